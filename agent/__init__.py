@@ -1,0 +1,1 @@
+"""Decide, compare, orchestrate: policies, their training and comparison, and the review workflow."""

@@ -1,0 +1,1 @@
+"""All that faces the outside: HTTP, command line, pages."""

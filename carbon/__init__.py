@@ -1,0 +1,1 @@
+"""Measure energy, know the grid, account for CO2e."""

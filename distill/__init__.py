@@ -1,0 +1,1 @@
+"""Cohorts, teachers, bridges and the one student that they teach."""
