@@ -1,1 +1,1 @@
-"""Decide, compare, orchestrate: policies, their training and comparison, and the review workflow."""
+"""Decide, compare, orchestrate: policies, their comparison, and the review workflow."""

@@ -21,6 +21,7 @@ ARROW = "->"
 JOIN = "+"
 EMPTY_SET = "skip"
 BASE_MODALITY = "clinical"
+COMFORTABLE_SETS = 1024
 MAX_EVIDENCE_SETS = 8192
 """Above this many sets the table would outgrow memory on a small machine: depth is cut instead."""
 
@@ -68,12 +69,21 @@ def all_transfers(modalities: Sequence[str]) -> tuple[Transfer, ...]:
     return tuple(Transfer(source=s, target=t) for s, t in named + rest)
 
 
-def max_depth(n_transfers: int, limit: int = MAX_EVIDENCE_SETS) -> int:
-    """The most transfers a patient may get so that the number of evidence sets stays in limit."""
-    total, depth = 1, 0
-    while depth < n_transfers and total + comb(n_transfers, depth + 1) <= limit:
+def _sets_up_to(n_transfers: int, depth: int) -> int:
+    return sum(comb(n_transfers, size) for size in range(depth + 1))
+
+
+def max_depth(transfers: Sequence[Transfer]) -> int:
+    """The most transfers that one patient may get, so that the evidence table stays small.
+
+    As many as keep the number of sets at :data:`COMFORTABLE_SETS`; more, up to
+    :data:`MAX_EVIDENCE_SETS`, where that is what it takes to process every modality once.
+    """
+    n = len(transfers)
+    sources = {t.source for t in transfers} - {BASE_MODALITY}
+    depth = max(d for d in range(n + 1) if _sets_up_to(n, d) <= COMFORTABLE_SETS)
+    while depth < len(sources) and _sets_up_to(n, depth + 1) <= MAX_EVIDENCE_SETS:
         depth += 1
-        total += comb(n_transfers, depth)
     return depth
 
 
@@ -93,12 +103,10 @@ class EvidenceSets:
     next_set: Int32[np.ndarray, "sets transfers"]
 
     @classmethod
-    def enumerate(
-        cls, transfers: Sequence[Transfer], limit: int = MAX_EVIDENCE_SETS
-    ) -> EvidenceSets:
+    def enumerate(cls, transfers: Sequence[Transfer]) -> EvidenceSets:
         """List the sets by size, then in catalogue order; deterministic."""
         n = len(transfers)
-        depth = max_depth(n, limit)
+        depth = max_depth(transfers)
         bits = [
             sum(1 << t for t in members)
             for size in range(depth + 1)
