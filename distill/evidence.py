@@ -134,7 +134,8 @@ class EvidenceTable:
             BundleError: if the file is missing, not an evidence table, or inconsistent.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
+            # Opened here, since np.load leaves the file open when it is not an archive.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
             header = json.loads(str(arrays.pop("header")))
         except FileNotFoundError as error:
