@@ -47,11 +47,15 @@ lint: install
 bench: install
 	$(BIN)/python benchmarks/main_job.py --out runs/bench
 
+# The header stays; pip-compile's closing remark on torch goes, since the header says it better.
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet 'pip<25.3' pip-tools
 	$(VENV)-lock/bin/pip-compile --quiet --generate-hashes --unsafe-package torch --strip-extras \
-	  --no-emit-index-url --no-emit-find-links --all-extras --output-file requirements.lock pyproject.toml
+	  --no-header --no-emit-index-url --no-emit-find-links --all-extras \
+	  --output-file $(VENV)-lock/pins pyproject.toml
+	sed -n '/^#/p;/^[^#]/q' requirements.lock > $(VENV)-lock/header
+	sed '/^# WARNING/,$$d' $(VENV)-lock/pins | cat $(VENV)-lock/header - > requirements.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-lock dist
