@@ -1,0 +1,279 @@
+"""What the graph remembers of a case: plain JSON values, validated where each node puts them out.
+
+The state is a TypedDict of JSON-able values, so that a checkpoint holds no Python object. LangGraph
+validates a typed state at node *inputs* only; here every node returns a :class:`NodeOutput`, and
+constructing that is the validation. Feature values of the patient are not part of the state: the
+nodes ask for them, so that no checkpoint and no event can leak one.
+"""
+
+from __future__ import annotations
+
+import operator
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EventKind = Literal[
+    "intake", "carbon", "assessment", "choice", "transfer",
+    "deferral", "wake", "explanation", "decision", "record",
+]  # fmt: skip
+EnergyBasis = Literal["measured", "modelled"]
+IntensityKind = Literal["measured", "forecast", "estimated", "fallback"]
+DecisionAction = Literal["accept", "override", "send_back"]
+ReasonCode = Literal[
+    "clinical_judgement", "new_information", "data_quality", "outside_scope",
+    "missing_data", "wrong_data", "other",
+]  # fmt: skip
+RESULTS = ("negative", "positive")
+
+
+class Record(BaseModel):
+    """Base of everything in the state: unknown keys and infinite numbers are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Reading(Record):
+    """A grid carbon intensity with its provenance, g CO2e per kWh."""
+
+    g_per_kwh: float = Field(ge=0)
+    zone: str
+    time: datetime
+    basis: str
+    provider: str
+    kind: IntensityKind
+    age_s: float
+    note: str = ""
+
+
+class CarbonView(Record):
+    """What was known of the grid when the case was looked at.
+
+    ``forecast`` maps hours ahead to g CO2e per kWh; ``uncertainty_g_per_kwh`` is one standard
+    deviation of a forecast, None (with the reason in ``uncertainty_note``) where nothing says it.
+    """
+
+    now: Reading
+    forecast: dict[int, float] = {}
+    forecast_provider: str = ""
+    uncertainty_g_per_kwh: float | None = None
+    uncertainty_note: str = ""
+
+
+class AssessmentRecord(Record):
+    """The student's view of the case with the evidence gathered so far."""
+
+    probability: float = Field(ge=0, le=1)
+    logit: float
+    disagreement: float = Field(ge=0)
+    processed: list[str]
+    missing: list[str]
+    token_logit: dict[str, float] = {}
+    attention: dict[str, float] = {}
+
+
+class Option(Record):
+    """One action that was open, or not, with what it was expected to bring and to cost."""
+
+    action: str
+    allowed: bool
+    predicted_auc_gain: float | None = None
+    energy_kwh: float | None = None
+    g_co2e: float | None = None
+    wait_h: float | None = None
+
+
+class Choice(Record):
+    """The action that the policy took and why."""
+
+    action: str
+    reason: str
+    policy: str
+
+
+class Plan(Record):
+    """When a deferred case is to be looked at again, and what the wait is expected to bring."""
+
+    wake_at: datetime
+    wait_h: float = Field(gt=0)
+    intensity_now_g_per_kwh: float
+    intensity_expected_g_per_kwh: float
+
+
+class Charge(Record):
+    """Energy spent on the case and the carbon that it stands for; unmeasured is None with reason.
+
+    ``stage`` is unique within a case, so that a node run twice after a crash is charged once.
+    """
+
+    stage: str
+    time: datetime
+    energy_kwh: float | None
+    energy_basis: EnergyBasis
+    energy_source: str
+    reason: str | None = None
+    intensity: Reading
+    g_co2e: float | None
+
+
+class Explanation(Record):
+    """Deterministic text and figures for the person who decides."""
+
+    suggestion: Literal["negative", "positive"]
+    probability: float
+    probability_clinical_only: float
+    lines: list[str]
+    contributions: dict[str, float]
+    missing: list[str]
+    energy_kwh_modelled: float
+    energy_kwh_measured: float
+    g_co2e: float
+    unmeasured: list[str] = []
+
+
+class Decision(Record):
+    """What the clinician decided; ``reviewer`` comes from the key that was used."""
+
+    action: DecisionAction
+    result: Literal["negative", "positive"] | None = None
+    reason_code: ReasonCode | None = None
+    comment: str = ""
+    reviewer: str
+    decided_at: datetime
+
+
+class Outcome(Record):
+    """How the review ended."""
+
+    status: Literal["recorded", "sent_back"]
+    result: Literal["negative", "positive"] | None
+    decision: Decision
+
+
+class Event(Record):
+    """One step of the case, in order; ``data`` depends on ``kind``."""
+
+    seq: int = Field(ge=0)
+    kind: EventKind
+    time: datetime
+    data: dict[str, Any]
+
+
+class NodeOutput(Record):
+    """What any node may put out."""
+
+    events: list[Event] = []
+    charges: list[Charge] = []
+
+
+class IntakeOutput(NodeOutput):
+    """Modalities that the case has, how complete they are, and who will decide."""
+
+    present: list[str]
+    quality: dict[str, float]
+    transfers_run: list[str]
+    deferred: bool
+    policy: str
+    policy_fallback: str | None
+
+
+class SenseOutput(NodeOutput):
+    """The grid as it is known now."""
+
+    carbon: CarbonView
+
+
+class AssessOutput(NodeOutput):
+    """The student's view, and the view with clinical data alone (kept from the first pass)."""
+
+    assessment: AssessmentRecord
+    probability_clinical_only: float
+
+
+class DecideOutput(NodeOutput):
+    """The action to take next, and the plan if it is to wait."""
+
+    choice: Choice
+    plan: Plan | None
+
+
+class TransferOutput(NodeOutput):
+    """The evidence after one more transfer."""
+
+    transfers_run: list[str]
+
+
+class DeferOutput(NodeOutput):
+    """The case has used its one deferral."""
+
+    deferred: bool
+
+
+class WaitOutput(NodeOutput):
+    """The case was woken; the plan is spent."""
+
+    plan: None = None
+
+
+class ExplainOutput(NodeOutput):
+    """The explanation that the clinician reads."""
+
+    explanation: Explanation
+
+
+class ClinicianOutput(NodeOutput):
+    """The clinician's decision."""
+
+    decision: Decision
+
+
+class RecordOutput(NodeOutput):
+    """The end of the review."""
+
+    outcome: Outcome
+
+
+class CaseState(TypedDict, total=False):
+    """The graph's channels; every value is what ``model_dump(mode="json")`` gives."""
+
+    case: str
+    urgency: float
+    deadline: str | None
+    policy: str
+    policy_fallback: str | None
+    seen_in_training: bool | None
+    present: list[str]
+    quality: dict[str, float]
+    transfers_run: list[str]
+    deferred: bool
+    carbon: dict[str, Any]
+    assessment: dict[str, Any]
+    probability_clinical_only: float
+    choice: dict[str, Any]
+    plan: dict[str, Any] | None
+    explanation: dict[str, Any]
+    decision: dict[str, Any]
+    outcome: dict[str, Any]
+    charges: Annotated[list[dict[str, Any]], operator.add]
+    events: Annotated[list[dict[str, Any]], operator.add]
+
+
+def new_case(
+    case: str,
+    *,
+    policy: str,
+    urgency: float = 0.0,
+    deadline: datetime | None = None,
+    seen_in_training: bool | None = None,
+) -> CaseState:
+    """The state that a review starts from; ``case`` is an opaque id, never a patient's."""
+    return CaseState(
+        case=case,
+        urgency=urgency,
+        deadline=deadline.isoformat() if deadline else None,
+        policy=policy,
+        seen_in_training=seen_in_training,
+        charges=[],
+        events=[],
+    )
