@@ -1,0 +1,1 @@
+"""Carbon intensity of the grid: one module a provider, all behind one protocol."""
