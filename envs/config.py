@@ -1,0 +1,112 @@
+"""How a review session is set up: its length, its carbon budget, its price, its urgency."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
+
+from envs.errors import ConfigError
+
+BudgetMode = Literal["mask", "price", "mask+price", "cmdp"]
+BUDGET_MODES: tuple[str, ...] = get_args(BudgetMode)
+LEADS_H = (1, 3, 6, 12, 24)
+"""Leads of the intensity forecast in every observation, hours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """One stretch of a tumour board over a carbon-intensity trace.
+
+    Attributes:
+        n_cases: patients in a session; the class counts are fixed by the prevalence of the pool.
+        slots_per_hour: visits (turns) in an hour; each visit moves the clock by one slot.
+        budget_mode: ``mask`` hides what the budget cannot pay; ``price`` subtracts priced carbon
+            from the reward; ``mask+price`` does both; ``cmdp`` does neither and reports each
+            step's gCO2e as ``info["cost"]`` for constrained learners.
+        budget_fraction: budget as a share of what always running everything would emit.
+        g_per_auc: price: gCO2e that one whole unit of AUC gain is worth.
+        urgent_fraction: share of cases with an urgency above 0.8 (simulated).
+        slack_max_h: time from a case's scheduled visit to its deadline at urgency 0, hours.
+        slack_min_h: the same at urgency 1; linear in between.
+        forecast_sd_1h: relative standard deviation of the simulated forecast error 1 h ahead.
+        forecast_sd_24h: the same 24 h ahead; a power law in between.
+    """
+
+    n_cases: int = 64
+    slots_per_hour: int = 4
+    budget_mode: BudgetMode = "mask+price"
+    budget_fraction: float = 0.4
+    g_per_auc: float = 20_000.0
+    urgent_fraction: float = 0.05
+    slack_max_h: float = 24.0
+    slack_min_h: float = 1.0
+    forecast_sd_1h: float = 0.04
+    forecast_sd_24h: float = 0.10
+
+    def __post_init__(self) -> None:
+        if self.budget_mode not in BUDGET_MODES:
+            raise ConfigError(
+                f"Unknown budget_mode {self.budget_mode!r}; modes: {', '.join(BUDGET_MODES)}."
+            )
+        self._check("n_cases", 2, 100_000, whole=True)
+        self._check("slots_per_hour", 1, 3600, whole=True)
+        self._check("budget_fraction", 0.0, math.inf)
+        self._check("urgent_fraction", 0.0, 1.0)
+        self._check("slack_min_h", 0.0, self.slack_max_h)
+        self._check("slack_max_h", 0.0, 24.0 * 365)
+        self._check("forecast_sd_1h", 0.0, 1.0)
+        self._check("forecast_sd_24h", self.forecast_sd_1h, 1.0)
+        if self.charges_price:
+            self._check("g_per_auc", 1e-9, math.inf)
+
+    def _check(self, name: str, low: float, high: float, *, whole: bool = False) -> None:
+        value = getattr(self, name)
+        kind = int if whole else (int, float)
+        good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+        if not good or not low <= value <= high:
+            number = "a whole number" if whole else "a finite number"
+            raise ConfigError(f"{name} is {value!r}; it must be {number} from {low:g} to {high:g}.")
+
+    @property
+    def masks_unaffordable(self) -> bool:
+        """Whether a transfer that the budget cannot pay is masked."""
+        return self.budget_mode in ("mask", "mask+price")
+
+    @property
+    def charges_price(self) -> bool:
+        """Whether the reward carries the priced carbon."""
+        return self.budget_mode in ("price", "mask+price")
+
+    @property
+    def max_visits(self) -> int:
+        """Most visits in a session: every case once, and once more if it was deferred."""
+        return 2 * self.n_cases
+
+    @property
+    def horizon_h(self) -> int:
+        """Hours of trace that a session may touch, the longest forecast lead included."""
+        return (self.max_visits - 1) // self.slots_per_hour + 1 + LEADS_H[-1]
+
+    def forecast_sd(self, lead_h: float) -> float:
+        """Relative standard deviation of the simulated forecast error at this lead (hours)."""
+        if self.forecast_sd_1h == 0.0:
+            return self.forecast_sd_24h * (lead_h / 24.0)
+        power = math.log(self.forecast_sd_24h / self.forecast_sd_1h) / math.log(24.0)
+        return float(self.forecast_sd_1h * lead_h**power)
+
+
+def resolve_config(config: SessionConfig | None, overrides: dict[str, object]) -> SessionConfig:
+    """A configuration from an optional base and single fields, as environments accept them.
+
+    Raises:
+        ConfigError: if a field is unknown or a value is out of range.
+    """
+    names = [field.name for field in fields(SessionConfig)]
+    for name in overrides:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"Unknown argument {name!r}.{hint} Settings: {', '.join(names)}.")
+    return replace(config or SessionConfig(), **overrides)  # type: ignore[arg-type]
