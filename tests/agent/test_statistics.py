@@ -48,7 +48,7 @@ def test_the_interval_covers_the_known_mean_as_often_as_it_says(draw: str) -> No
 
 
 def test_training_seeds_that_differ_widen_the_interval() -> None:
-    """Two-way effects: treating 5 x 40 figures as 200 independent ones would cover far too seldom."""
+    """Two-way effects: 10 x 40 figures taken as 400 independent ones would cover too seldom."""
     rng = np.random.default_rng(3)
     covered = naive = 0
     for _ in range(200):

@@ -1,0 +1,140 @@
+"""A policy as a directory: ``policy.json`` and, for a learned one, ``weights.safetensors``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from agent.errors import PolicyError
+from envs.catalogue import ActionCatalogue
+from envs.errors import LayoutError
+from envs.observation import ObservationLayout
+
+POLICY_FILE = "policy.json"
+WEIGHTS_FILE: Literal["weights.safetensors"] = "weights.safetensors"
+FORMAT: Literal[1] = 1
+
+
+class WeightsEntry(BaseModel):
+    """Where the weights are and what they must hash to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Literal["weights.safetensors"] = WEIGHTS_FILE
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class PolicyFile(BaseModel):
+    """The contents of ``policy.json``.
+
+    Attributes:
+        format: version of this format.
+        kind: ``ppo`` (a network) or ``price`` (a price, no weights).
+        name: the name in reports.
+        layout: the observation it was made for, as ``ObservationLayout.to_json`` writes it.
+        actions: the catalogue's names, in order.
+        g_per_auc: price of a ``price`` policy, gCO2e per unit of AUC.
+        hidden_layers: how many tanh layers stand before the ``ppo`` network's output.
+        weights: file and hash of the ``ppo`` network.
+        provenance: how it was trained or calibrated.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = FORMAT
+    kind: Literal["ppo", "price"]
+    name: str
+    layout: dict[str, Any]
+    actions: tuple[str, ...]
+    g_per_auc: float | None = Field(default=None, gt=0)
+    hidden_layers: int | None = Field(default=None, ge=0)
+    weights: WeightsEntry | None = None
+    provenance: dict[str, Any]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that its name never shows half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def pack_weights(tensors: dict[str, np.ndarray]) -> tuple[bytes, WeightsEntry]:
+    """Tensors as safetensors bytes, with the entry that ``policy.json`` needs."""
+    content = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    return content, WeightsEntry(sha256=hashlib.sha256(content).hexdigest())
+
+
+def write_policy(directory: Path, policy: PolicyFile, weights: bytes | None = None) -> Path:
+    """Write a policy directory; ``policy.json`` comes last, so an unfinished one has none."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / POLICY_FILE).unlink(missing_ok=True)
+    if weights is not None:
+        write_atomically(directory / WEIGHTS_FILE, weights)
+    text = policy.model_dump_json(indent=2, exclude_none=True) + "\n"
+    write_atomically(directory / POLICY_FILE, text.encode())
+    return directory
+
+
+def read_policy(
+    directory: Path, layout: ObservationLayout, catalogue: ActionCatalogue
+) -> PolicyFile:
+    """Read ``policy.json`` and check that it was made for this bundle's catalogue.
+
+    Raises:
+        PolicyError: if it is missing, malformed, of another version, or of another bundle.
+    """
+    path = directory / POLICY_FILE
+    try:
+        stored = PolicyFile.model_validate_json(path.read_bytes())
+        made_for = ObservationLayout.from_json(json.dumps(stored.layout))
+    except OSError as error:
+        raise PolicyError(
+            f"No policy at {directory}: it has no readable {POLICY_FILE}. 'greenboard rl train "
+            "--out DIR' writes one when it ends; continue an interrupted one with --resume."
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise PolicyError(f"{path}: {where}: {first['msg']}. Train the policy again.") from error
+    except LayoutError as error:
+        raise PolicyError(f"{path}: {error}") from error
+    if made_for != layout or stored.actions != catalogue.names:
+        raise PolicyError(
+            f"{path} was made for modalities {', '.join(made_for.modalities)} and "
+            f"{len(stored.actions)} actions; this bundle has {', '.join(layout.modalities)} and "
+            f"{catalogue.n}. Train a policy on this bundle."
+        )
+    return stored
+
+
+def read_weights(directory: Path, entry: WeightsEntry) -> dict[str, np.ndarray]:
+    """Read the weights, refusing changed bytes.
+
+    Raises:
+        PolicyError: if the file is missing, changed, or not safetensors.
+    """
+    path = directory / entry.file
+    try:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != entry.sha256:
+            raise PolicyError(
+                f"{path} has SHA-256 {digest[:12]}..., {POLICY_FILE} says {entry.sha256[:12]}...: "
+                "its bytes have changed. Copy the policy again or train it again."
+            )
+        tensors: dict[str, np.ndarray] = load(content)
+    except (OSError, SafetensorError) as error:
+        raise PolicyError(f"{path} cannot be read as weights: {error}") from error
+    return tensors

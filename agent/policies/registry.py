@@ -1,0 +1,149 @@
+"""Every policy by the name it has in commands, reports and the API."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import PolicyError
+from agent.policies.files import POLICY_FILE, read_policy
+from agent.policies.learned import LearnedPolicy
+from agent.policies.price import PricePolicy
+from agent.policies.protocol import Policy
+from agent.policies.rule import RulePolicy
+from agent.policies.simple import AlwaysPolicy, EverythingPolicy, NeverPolicy, RandomPolicy
+from envs.catalogue import ActionCatalogue
+from envs.config import SessionConfig
+from envs.observation import ObservationLayout
+
+ALWAYS = "always:"
+LEARNED = "ppo"
+NAMED_TRANSFERS = ("genomics->pathology", "clinical->genomics", "pathology->clinical")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyContext:
+    """What a policy is made for.
+
+    Attributes:
+        layout: the observation's fields.
+        catalogue: the actions.
+        seed: seeds what is random.
+        g_per_auc: price, gCO2e per unit of AUC, where none was calibrated.
+    """
+
+    layout: ObservationLayout
+    catalogue: ActionCatalogue
+    seed: int = 0
+    g_per_auc: float = SessionConfig.g_per_auc
+
+
+def _never(context: PolicyContext) -> Policy:
+    return NeverPolicy(layout=context.layout, catalogue=context.catalogue)
+
+
+def _everything(context: PolicyContext) -> Policy:
+    return EverythingPolicy(layout=context.layout, catalogue=context.catalogue)
+
+
+def _random(context: PolicyContext) -> Policy:
+    return RandomPolicy(layout=context.layout, catalogue=context.catalogue, seed=context.seed)
+
+
+def _rule(context: PolicyContext) -> Policy:
+    return RulePolicy(layout=context.layout, catalogue=context.catalogue)
+
+
+def _price(context: PolicyContext) -> Policy:
+    return PricePolicy(
+        layout=context.layout, catalogue=context.catalogue, g_per_auc=context.g_per_auc
+    )
+
+
+FACTORIES: dict[str, Callable[[PolicyContext], Policy]] = {
+    "never": _never,
+    "always-everything": _everything,
+    "random": _random,
+    "rule": _rule,
+    "price": _price,
+}
+
+
+def policy_names(catalogue: ActionCatalogue) -> tuple[str, ...]:
+    """Every name that needs no directory, in the order of reports."""
+    always = (f"{ALWAYS}{t.name}" for t in catalogue.transfers)
+    return ("never", *always, "always-everything", "random", "rule", "price")
+
+
+def default_names(catalogue: ActionCatalogue) -> tuple[str, ...]:
+    """What ``greenboard compare`` runs when nothing is asked for, ``ppo`` included."""
+    known = catalogue.names
+    always = (f"{ALWAYS}{name}" for name in NAMED_TRANSFERS if name in known)
+    return ("never", *always, "always-everything", "random", "rule", "price", LEARNED)
+
+
+def open_policy(directory: Path, layout: ObservationLayout, catalogue: ActionCatalogue) -> Policy:
+    """Read a policy directory, learned or calibrated.
+
+    Raises:
+        PolicyError: if a file is missing, changed, or made for another bundle.
+    """
+    stored = read_policy(directory, layout, catalogue)
+    if stored.kind == "price":
+        if stored.g_per_auc is None:
+            raise PolicyError(f"{directory / POLICY_FILE}: a price policy needs g_per_auc.")
+        return PricePolicy(
+            layout=layout, catalogue=catalogue, g_per_auc=stored.g_per_auc, name=stored.name
+        )
+    return LearnedPolicy.open(directory, layout, catalogue)
+
+
+def make_policy(
+    name: str,
+    layout: ObservationLayout,
+    catalogue: ActionCatalogue,
+    seed: int = 0,
+    *,
+    g_per_auc: float | None = None,
+) -> Policy:
+    """A policy by name, or from the directory that ``greenboard rl train`` wrote.
+
+    Args:
+        name: ``never``, ``always:<transfer>``, ``always-everything``, ``random``, ``rule``,
+            ``price``, or the path of a policy directory.
+        layout: the observation's fields.
+        catalogue: the actions.
+        seed: seeds ``random``.
+        g_per_auc: price of ``price``, gCO2e per unit of AUC; the session's default when None.
+
+    Raises:
+        PolicyError: if there is no such policy; the message suggests the nearest.
+    """
+    price = SessionConfig.g_per_auc if g_per_auc is None else g_per_auc
+    if name in FACTORIES:
+        return FACTORIES[name](
+            PolicyContext(layout=layout, catalogue=catalogue, seed=seed, g_per_auc=price)
+        )
+    transfer = name.removeprefix(ALWAYS)
+    if name.startswith(ALWAYS) and transfer in layout.transfers:
+        return AlwaysPolicy(layout=layout, catalogue=catalogue, transfer=transfer)
+    if "/" in name or Path(name).is_dir():
+        return open_policy(Path(name), layout, catalogue)
+    raise PolicyError(_unknown(name, catalogue))
+
+
+def _unknown(name: str, catalogue: ActionCatalogue) -> str:
+    if name == LEARNED:
+        return (
+            f"{LEARNED!r} has to be trained first: give the directory that 'greenboard rl train "
+            "--out DIR' wrote."
+        )
+    names = policy_names(catalogue)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return (
+        f"Unknown policy {name!r}.{hint} Policies: {', '.join(names)}, or a policy directory "
+        "that 'greenboard rl train' wrote."
+    )
