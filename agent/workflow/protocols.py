@@ -101,11 +101,15 @@ class GridReading(Protocol):
 
     @property
     def kind(self) -> str:
-        """measured, forecast, estimated or fallback."""
+        """One of ``measured``, ``forecast``, ``estimated``, ``fallback``."""
 
     @property
     def age_s(self) -> float:
         """Age when it was read, seconds."""
+
+    @property
+    def uncertainty_g_per_kwh(self) -> float | None:
+        """One standard error; None where nothing is known about it."""
 
     @property
     def note(self) -> str:
@@ -121,7 +125,7 @@ class MeasuredEnergy(Protocol):
 
     @property
     def basis(self) -> str:
-        """measured or modelled."""
+        """Either ``measured`` or ``modelled``."""
 
     @property
     def source(self) -> str:

@@ -44,20 +44,24 @@ class Reading(Record):
     provider: str
     kind: IntensityKind
     age_s: float
+    uncertainty_g_per_kwh: float | None = None
     note: str = ""
 
 
 class CarbonView(Record):
     """What was known of the grid when the case was looked at.
 
-    ``forecast`` maps hours ahead to g CO2e per kWh; ``uncertainty_g_per_kwh`` is one standard
-    deviation of a forecast, None (with the reason in ``uncertainty_note``) where nothing says it.
+    ``forecast_g_per_kwh`` has one value a clock hour from ``forecast_from`` on; it is empty, with
+    the reason in ``forecast_note``, where no source has a forecast. ``relative_uncertainty`` is
+    one standard error of the furthest forecast over its value, and ``uncertainty_note`` says
+    whether a source gave it or it was assumed as in training.
     """
 
     now: Reading
-    forecast: dict[int, float] = {}
-    forecast_provider: str = ""
-    uncertainty_g_per_kwh: float | None = None
+    forecast_from: datetime | None = None
+    forecast_g_per_kwh: list[float] = []
+    forecast_note: str = ""
+    relative_uncertainty: float = Field(ge=0)
     uncertainty_note: str = ""
 
 

@@ -1,0 +1,246 @@
+"""What the nodes work with, and the observation of one live case.
+
+The observation is laid out by :class:`envs.observation.ObservationLayout`, the same that policies
+were trained on. It is built from the student's assessment, the grid, the day's budget and the
+queue; nothing in it could name a patient, a hospital or a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from agent.workflow.budget import DayBudget
+from agent.workflow.policybook import PolicyBook
+from agent.workflow.protocols import GainPredictor, Monitor, Student
+from agent.workflow.state import AssessmentRecord, CarbonView, CaseState, Option, Plan
+from distill.transfers import BASE_MODALITY, EvidenceSets
+from envs.catalogue import DEFER, FINALISE, ActionCatalogue
+from envs.config import LEADS_H, SessionConfig
+from envs.observation import ObservationLayout
+
+FORECAST_HOURS = LEADS_H[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseEnergy:
+    """What processing and transferring is declared or known to take, kWh."""
+
+    pipeline_kwh: Mapping[str, float]
+    transfer_kwh: Mapping[str, float]
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewServices:
+    """Everything that the nodes ask of the world outside the graph.
+
+    Attributes:
+        student: the fused model.
+        monitor: grid intensity and meter.
+        policies: who decides.
+        sets: the bundle's evidence sets.
+        gain: predicted AUC gain per set, transfer and log-odds.
+        energy: energies per modality and transfer.
+        budget: the day's carbon.
+        config: session settings that the policies were trained with.
+        prepared: gives the prepared features of a case by its opaque id.
+        clock: now, aware, UTC.
+    """
+
+    student: Student
+    monitor: Monitor
+    policies: PolicyBook
+    sets: EvidenceSets
+    layout: ObservationLayout
+    catalogue: ActionCatalogue
+    gain: GainPredictor
+    energy: CaseEnergy
+    budget: DayBudget
+    config: SessionConfig
+    prepared: Callable[[str], Awaitable[Any]]
+    clock: Callable[[], datetime]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """One case at one moment, as the policy and the reader see it.
+
+    Attributes:
+        observation: scaled vector, one row.
+        mask: open actions, one row.
+        options: every action with its predicted gain, energy, carbon and wait.
+        plan: when the case would be looked at again if it were deferred; None if it may not be.
+    """
+
+    observation: Float32[np.ndarray, "1 fields"]
+    mask: Bool[np.ndarray, "1 actions"]
+    options: list[Option]
+    plan: Plan | None
+
+
+def slack_h(services: ReviewServices, state: CaseState, at: datetime) -> float:
+    """Hours to the deadline; without one, the time that training gave to this urgency."""
+    deadline = state.get("deadline")
+    if deadline is not None:
+        return (datetime.fromisoformat(deadline) - at).total_seconds() / 3600.0
+    config = services.config
+    span = config.slack_max_h - config.slack_min_h
+    return config.slack_max_h - span * state.get("urgency", 0.0)
+
+
+def planned_wait(
+    services: ReviewServices, state: CaseState, carbon: CarbonView, at: datetime
+) -> Plan | None:
+    """The cleanest forecast hour before the deadline; None if none is cleaner than now.
+
+    A case is deferred once at most, as in the environment.
+    """
+    if state.get("deferred", False) or carbon.forecast_from is None:
+        return None
+    slack = slack_h(services, state, at)
+    best: Plan | None = None
+    lowest = carbon.now.g_per_kwh
+    for hour, expected in enumerate(carbon.forecast_g_per_kwh):
+        wake_at = carbon.forecast_from + timedelta(hours=hour)
+        wait_h = (wake_at - at).total_seconds() / 3600.0
+        if 0.0 < wait_h <= slack and expected < lowest:
+            lowest = expected
+            best = Plan(
+                wake_at=wake_at,
+                wait_h=wait_h,
+                intensity_now_g_per_kwh=carbon.now.g_per_kwh,
+                intensity_expected_g_per_kwh=expected,
+            )
+    return best
+
+
+def transfer_energy_kwh(
+    services: ReviewServices, name: str, processed: list[str]
+) -> tuple[float, float]:
+    """Energy of a transfer now: the source's pipeline if it has not run yet, and the bridge."""
+    source = next(t.source for t in services.sets.transfers if t.name == name)
+    pipeline = 0.0 if source in processed else services.energy.pipeline_kwh[source]
+    return pipeline, services.energy.transfer_kwh[name]
+
+
+def situation(services: ReviewServices, state: CaseState, at: datetime) -> Situation:
+    """Build the observation, the mask and the list of options of one live case."""
+    view = AssessmentRecord.model_validate(state["assessment"])
+    carbon = CarbonView.model_validate(state["carbon"])
+    names = services.layout.transfers
+    energy = np.array([sum(transfer_energy_kwh(services, n, view.processed)) for n in names])
+    set_idx = np.array([services.sets.index_of(state["transfers_run"])], dtype=np.int64)
+    logit = np.array([view.logit], dtype=np.float32)
+    gain = np.asarray(services.gain.predict(set_idx, logit), dtype=np.float64)[0]
+    plan = planned_wait(services, state, carbon, at)
+    mask = _mask(services, state, energy * carbon.now.g_per_kwh, plan, at)
+    gain, energy = np.where(mask[0, : len(names)], gain, 0.0), energy.astype(np.float64)
+    values: dict[str, Any] = {
+        **_case_values(services, state, view, at),
+        **_grid_values(carbon),
+        **_session_values(services, at),
+        "gain": gain,
+        "energy": energy,
+        "g_co2e": energy * carbon.now.g_per_kwh,
+    }
+    options = _options(
+        services.catalogue,
+        mask[0],
+        [
+            {
+                "action": name,
+                "predicted_auc_gain": float(gain[i]),
+                "energy_kwh": float(energy[i]),
+                "g_co2e": float(energy[i] * carbon.now.g_per_kwh),
+            }
+            for i, name in enumerate(names)
+        ],
+        plan,
+    )
+    return Situation(
+        observation=services.layout.encode(values), mask=mask, options=options, plan=plan
+    )
+
+
+def _mask(
+    services: ReviewServices,
+    state: CaseState,
+    g_co2e: np.ndarray,
+    plan: Plan | None,
+    at: datetime,
+) -> Bool[np.ndarray, "1 actions"]:
+    modalities = services.layout.modalities
+    present = np.array([[m in state["present"] for m in modalities]], dtype=np.bool_)
+    run = np.array([[n in state["transfers_run"] for n in services.layout.transfers]])
+    affordable = None
+    if services.config.masks_unaffordable:
+        affordable = (g_co2e <= max(services.budget.left_g_co2e(at), 0.0))[None, :]
+    return services.catalogue.action_mask(
+        available=services.catalogue.available(modalities, present),
+        run=run.astype(np.bool_),
+        may_defer=np.array([plan is not None]),
+        affordable=affordable,
+    )
+
+
+def _entropy_bit(probability: float) -> float:
+    p = np.clip(probability, 1e-12, 1 - 1e-12)
+    return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)))
+
+
+def _case_values(
+    services: ReviewServices, state: CaseState, view: AssessmentRecord, at: datetime
+) -> dict[str, Any]:
+    modalities = services.layout.modalities
+    return {
+        "probability": view.probability,
+        "entropy": _entropy_bit(view.probability),
+        "disagreement": view.disagreement,
+        "logit": view.logit,
+        "present": [float(m in state["present"]) for m in modalities],
+        "quality": [state["quality"].get(m, 0.0) for m in modalities],
+        "processed": [float(m in view.processed or m == BASE_MODALITY) for m in modalities],
+        "run": [float(n in state["transfers_run"]) for n in services.layout.transfers],
+        "urgency": state.get("urgency", 0.0),
+        "slack_h": slack_h(services, state, at),
+        "deferred": float(state.get("deferred", False)),
+    }
+
+
+def _grid_values(carbon: CarbonView) -> dict[str, float]:
+    """Intensity now and ahead; where the forecast ends sooner, its last value, else now."""
+    ahead = carbon.forecast_g_per_kwh or [carbon.now.g_per_kwh]
+    leads = {f"intensity_lead_{h}h": ahead[min(h, len(ahead)) - 1] for h in LEADS_H}
+    return {
+        "intensity_now": carbon.now.g_per_kwh,
+        **leads,
+        "intensity_uncertainty": carbon.relative_uncertainty,
+    }
+
+
+def _session_values(services: ReviewServices, at: datetime) -> dict[str, float]:
+    return {
+        "budget_left": services.budget.left_fraction(at),
+        "budget_left_g_co2e": max(services.budget.left_g_co2e(at), 0.0),
+        "time_left": services.budget.hours_left(at),
+        "cases_left": float(services.budget.cases_left(at)),
+    }
+
+
+def _options(
+    catalogue: ActionCatalogue,
+    mask: Bool[np.ndarray, " actions"],
+    transfers: list[dict[str, Any]],
+    plan: Plan | None,
+) -> list[Option]:
+    options = [Option(allowed=bool(mask[i]), **known) for i, known in enumerate(transfers)]
+    options.append(Option(action=FINALISE, allowed=bool(mask[catalogue.finalise])))
+    wait = plan.wait_h if plan else None
+    options.append(Option(action=DEFER, allowed=bool(mask[catalogue.defer]), wait_h=wait))
+    return options

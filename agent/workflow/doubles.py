@@ -1,0 +1,223 @@
+"""Recorded and null doubles of what the workflow asks of others: for tests, tries and benchmarks.
+
+:class:`TableStudent` replays an evidence table; :class:`StillMonitor` knows one grid. Neither is
+ever chosen by a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from agent.workflow.budget import DayBudget
+from agent.workflow.context import CaseEnergy, ReviewServices
+from agent.workflow.policybook import PolicyBook
+from agent.workflow.protocols import Features, Policy
+from carbon.errors import IntensityError
+from distill.errors import FeatureError
+from distill.evidence import EvidenceTable
+from envs.catalogue import ActionCatalogue
+from envs.config import SessionConfig
+from envs.gain import GainModel
+from envs.observation import ObservationLayout
+
+ROW = "row"
+"""The one feature that :class:`TableStudent` knows: which row of the table to replay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayedCase:
+    """A row of the table, as a prepared case."""
+
+    row: int
+    present: tuple[str, ...]
+    quality: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayedAssessment:
+    """A cell of the table, as an assessment."""
+
+    probability: float
+    logit: float
+    disagreement: float
+    processed: tuple[str, ...]
+    missing: tuple[str, ...]
+    token_logit: Mapping[str, float]
+    attention: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableStudent:
+    """Replays the scores of an evidence table for the row that the clinical feature names."""
+
+    evidence: EvidenceTable
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The table's modalities."""
+        return self.evidence.modalities
+
+    def prepare(self, features: Features) -> ReplayedCase:
+        """Find the row; modalities that the request leaves out are absent.
+
+        Raises:
+            FeatureError: if a modality or a feature is unknown or the row is not in the table.
+        """
+        unknown = sorted(set(features) - set(self.modalities))
+        if unknown:
+            raise FeatureError(
+                f"Unknown modality {unknown[0]!r}; this bundle knows {', '.join(self.modalities)}."
+            )
+        clinical = features.get(self.modalities[0]) or {}
+        row = clinical.get(ROW)
+        good = isinstance(row, (int, float)) and 0 <= row < self.evidence.n_patients
+        if set(clinical) != {ROW} or not good:
+            raise FeatureError(
+                f"The replaying student takes one clinical feature {ROW!r}, a row of its table "
+                f"from 0 to {self.evidence.n_patients - 1}."
+            )
+        at = int(row)  # type: ignore[call-overload]
+        given = {m for m in self.modalities if features.get(m) is not None}
+        has = {m for m, there in zip(self.modalities, self.evidence.present[at]) if there}
+        present = tuple(m for m in self.modalities if m in given & has)
+        quality = dict(zip(self.modalities, (float(q) for q in self.evidence.quality[at])))
+        return ReplayedCase(row=at, present=present, quality=quality)
+
+    def assess(self, case: ReplayedCase, transfers_run: Sequence[str]) -> ReplayedAssessment:
+        """The table's cell of this row and set."""
+        k = self.evidence.sets.index_of(transfers_run)
+        logit = float(self.evidence.logit[case.row, k])
+        done = self.evidence.processed[k]
+        processed = tuple(m for m, there in zip(self.modalities, done) if there)
+        return ReplayedAssessment(
+            probability=float(1.0 / (1.0 + np.exp(-logit))),
+            logit=logit,
+            disagreement=float(self.evidence.disagreement[case.row, k]),
+            processed=processed,
+            missing=tuple(m for m in self.modalities if m not in case.present),
+            token_logit={m: logit / len(processed) for m in processed},
+            attention={m: 1.0 / len(processed) for m in processed},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillReading:
+    """One grid that does not move."""
+
+    g_per_kwh: float
+    time: datetime
+    kind: str = "estimated"
+    zone: str = "nowhere"
+    basis: str = "average-direct-unstated"
+    provider: str = "still"
+    age_s: float = 0.0
+    uncertainty_g_per_kwh: float | None = None
+    note: str = "made up for a test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillEnergy:
+    """A made-up meter reading."""
+
+    joules: float | None = 2.0
+    basis: str = "modelled"
+    source: str = "still"
+    reason: str | None = None
+
+
+@dataclass(kw_only=True)
+class StillWindow:
+    """A metering window that always reads the same."""
+
+    reading: StillEnergy = field(default_factory=StillEnergy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillMonitor:
+    """One intensity now and a forecast of one's choice; the meter always reads 2 J, modelled."""
+
+    g_per_kwh: float = 200.0
+    ahead: tuple[float, ...] = ()
+
+    def now(self) -> StillReading:
+        """The one intensity."""
+        return StillReading(g_per_kwh=self.g_per_kwh, time=datetime.now(UTC))
+
+    def forecast(self, hours: int) -> tuple[StillReading, ...]:
+        """The intensities ahead, from the next clock hour on.
+
+        Raises:
+            IntensityError: if there are none.
+        """
+        if not self.ahead:
+            raise IntensityError("the still monitor was given no forecast")
+        hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        return tuple(
+            StillReading(g_per_kwh=g, time=hour + timedelta(hours=i + 1), kind="forecast")
+            for i, g in enumerate(self.ahead[:hours])
+        )
+
+    @contextmanager
+    def window(self, stage: str, case: str | None = None) -> Iterator[StillWindow]:
+        """A window that reads 2 J."""
+        yield StillWindow()
+
+
+def replay_services(
+    evidence: EvidenceTable,
+    *,
+    policies: Mapping[str, Policy],
+    configured: str,
+    monitor: StillMonitor | None = None,
+    budget_g_co2e: float = 1e9,
+    features: Mapping[str, Features] | None = None,
+) -> ReviewServices:
+    """Services over a table: the real graph, observation and policies, a replayed student.
+
+    Args:
+        evidence: the table to replay.
+        policies: what can decide, by name.
+        configured: the name that decides where a case names none.
+        monitor: the grid; a still one by default.
+        budget_g_co2e: the day's budget.
+        features: features by case; by default the case's id is the row as text.
+    """
+    names = tuple(t.name for t in evidence.transfers)
+    student = TableStudent(evidence=evidence)
+
+    async def prepared(case: str) -> ReplayedCase:
+        given: Any = (features or {}).get(case)
+        if given is None:
+            given = {m: {} for m in evidence.modalities} | {
+                evidence.modalities[0]: {ROW: int(case)}
+            }
+        return student.prepare(given)
+
+    n_pos = max(int(evidence.label.sum()) * 64 // evidence.n_patients, 1)
+    rows = np.arange(evidence.n_patients)
+    return ReviewServices(
+        student=student,
+        monitor=monitor or StillMonitor(),
+        policies=PolicyBook(
+            lambda name: policies[name], configured=configured, names=tuple(policies)
+        ),
+        sets=evidence.sets,
+        layout=ObservationLayout(evidence.modalities, names),
+        catalogue=ActionCatalogue(names),
+        gain=GainModel.fit(evidence, rows, n_pos, 64 - n_pos),
+        energy=CaseEnergy(
+            pipeline_kwh=dict(zip(evidence.modalities, map(float, evidence.pipeline_kwh))),
+            transfer_kwh=dict(zip(names, map(float, evidence.transfer_kwh))),
+            note="declared pipeline (made up)",
+        ),
+        budget=DayBudget(g_co2e_per_day=budget_g_co2e, cases_per_day=64),
+        config=SessionConfig(),
+        prepared=prepared,
+        clock=lambda: datetime.now(UTC),
+    )

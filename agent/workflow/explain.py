@@ -1,0 +1,92 @@
+"""The explanation of a review: deterministic sentences and figures; nothing names a patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agent.workflow.state import AssessmentRecord, CaseState, Charge, Explanation
+
+THRESHOLD = 0.5
+KWH_PER_J = 1.0 / 3.6e6
+
+
+def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
+    """Explain the state that the agent stopped in.
+
+    The suggestion is the class on the student's side of one half; the clinician decides.
+    """
+    view = AssessmentRecord.model_validate(state["assessment"])
+    charges = [Charge.model_validate(charge) for charge in state["charges"]]
+    suggestion = "positive" if view.probability >= THRESHOLD else "negative"
+    measured = _energy_kwh(charges, "measured")
+    modelled = _energy_kwh(charges, "modelled")
+    g_co2e = sum(charge.g_co2e or 0.0 for charge in charges)
+    unmeasured = [f"{c.stage}: {c.reason}" for c in charges if c.energy_kwh is None]
+    absent = [m for m in modalities if m not in state["present"]]
+    lines = [
+        *_probability_lines(state, view),
+        *_evidence_lines(state, view, absent),
+        f"Energy: {modelled:.4g} kWh modelled, {measured:.4g} kWh measured; together with the "
+        f"grid at the time {g_co2e:.4g} g CO2e"
+        + (f"; without a figure: {'; '.join(unmeasured)}." if unmeasured else "."),
+        f"Stopped by policy {state['choice']['policy']}: {state['choice']['reason']}",
+        *_caution_lines(state),
+    ]
+    return Explanation(
+        suggestion=suggestion,
+        probability=view.probability,
+        probability_clinical_only=state["probability_clinical_only"],
+        lines=lines,
+        contributions=dict(view.token_logit),
+        missing=absent,
+        energy_kwh_modelled=modelled,
+        energy_kwh_measured=measured,
+        g_co2e=g_co2e,
+        unmeasured=unmeasured,
+    )
+
+
+def _energy_kwh(charges: Sequence[Charge], basis: str) -> float:
+    return sum(c.energy_kwh or 0.0 for c in charges if c.energy_basis == basis)
+
+
+def _probability_lines(state: CaseState, view: AssessmentRecord) -> list[str]:
+    before = state["probability_clinical_only"]
+    return [
+        f"Probability of the positive class {view.probability:.3f}; {before:.3f} with clinical "
+        "data alone.",
+        f"The tokens disagree by {view.disagreement:.2f} in log-odds (standard deviation).",
+        *_token_lines(view.token_logit),
+    ]
+
+
+def _token_lines(token_logit: Mapping[str, float]) -> list[str]:
+    if not token_logit:
+        return []
+    ordered = sorted(token_logit.items(), key=lambda item: (-abs(item[1]), item[0]))
+    return ["Each token alone: " + ", ".join(f"{n} {v:+.2f}" for n, v in ordered) + " log-odds."]
+
+
+def _evidence_lines(state: CaseState, view: AssessmentRecord, absent: list[str]) -> list[str]:
+    run = state["transfers_run"]
+    lines = [f"Transfers run: {', '.join(run) if run else 'none (clinical data only)'}."]
+    spared = [m for m in state["present"] if m not in view.processed]
+    if spared:
+        lines.append(f"Available but not processed: {', '.join(spared)}.")
+    if absent:
+        lines.append(f"The case lacks: {', '.join(absent)}.")
+    return lines
+
+
+def _caution_lines(state: CaseState) -> list[str]:
+    lines = []
+    fallback = state.get("policy_fallback")
+    if fallback:
+        lines.append(f"Not the policy that was asked for: {fallback}.")
+    if state.get("seen_in_training"):
+        lines.append(
+            "The model saw this patient in training: the probability is optimistic and says "
+            "nothing about how it does on new patients."
+        )
+    lines.append("Research use only: this is a recommendation; a clinician decides.")
+    return lines

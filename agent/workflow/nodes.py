@@ -1,0 +1,280 @@
+"""The nodes of the review: each takes the state, asks the services, and returns a checked output.
+
+No node has an effect outside the graph: energy is put out as charges and steps as events, and
+whoever runs the graph stores them, keyed so that a node run twice after a crash counts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from langgraph.types import interrupt
+
+from agent.workflow.context import (
+    FORECAST_HOURS,
+    ReviewServices,
+    situation,
+    transfer_energy_kwh,
+)
+from agent.workflow.errors import WorkflowError
+from agent.workflow.explain import KWH_PER_J, explain_case
+from agent.workflow.protocols import GridReading, MeasuredEnergy
+from agent.workflow.state import (
+    AssessmentRecord,
+    AssessOutput,
+    CarbonView,
+    CaseState,
+    Charge,
+    Choice,
+    ClinicianOutput,
+    DecideOutput,
+    Decision,
+    DeferOutput,
+    Event,
+    EventKind,
+    ExplainOutput,
+    IntakeOutput,
+    Outcome,
+    Plan,
+    Reading,
+    RecordOutput,
+    SenseOutput,
+    TransferOutput,
+    WaitOutput,
+)
+from carbon.errors import IntensityError
+from envs.catalogue import DEFER
+
+WAIT = "wait"
+CLINICIAN = "clinician"
+
+
+def _event(state: CaseState, kind: EventKind, at: datetime, data: dict[str, Any]) -> Event:
+    return Event(seq=len(state["events"]), kind=kind, time=at, data=data)
+
+
+async def intake(services: ReviewServices, state: CaseState) -> IntakeOutput:
+    """Check the features, note what is there, and settle who decides."""
+    at = services.clock()
+    prepared = await services.prepared(state["case"])
+    acting = services.policies.acting(state.get("policy"))
+    present = [m for m in services.layout.modalities if m in prepared.present]
+    quality = {m: float(prepared.quality.get(m, 0.0)) for m in present}
+    missing = [m for m in services.layout.modalities if m not in present]
+    data = {
+        "present": present,
+        "missing": missing,
+        "quality": quality,
+        "urgency": state.get("urgency", 0.0),
+        "deadline": state.get("deadline"),
+        "policy": acting.policy.name,
+        "policy_fallback": acting.fallback_reason,
+        "seen_in_training": state.get("seen_in_training"),
+    }
+    return IntakeOutput(
+        present=present,
+        quality=quality,
+        transfers_run=[],
+        deferred=False,
+        policy=acting.asked,
+        policy_fallback=acting.fallback_reason,
+        events=[_event(state, "intake", at, data)],
+    )
+
+
+def _reading(reading: GridReading) -> Reading:
+    return Reading(
+        g_per_kwh=float(reading.g_per_kwh),
+        zone=reading.zone,
+        time=reading.time,
+        basis=reading.basis,
+        provider=reading.provider,
+        kind=reading.kind,
+        age_s=float(reading.age_s),
+        uncertainty_g_per_kwh=reading.uncertainty_g_per_kwh,
+        note=reading.note,
+    )
+
+
+def _look(services: ReviewServices) -> CarbonView:
+    """Read the grid; without a forecast the view says so and deferral stays closed."""
+    now = _reading(services.monitor.now())
+    assumed = services.config.forecast_sd(FORECAST_HOURS)
+    try:
+        ahead = [_reading(r) for r in services.monitor.forecast(FORECAST_HOURS)]
+    except IntensityError as error:
+        return CarbonView(
+            now=now,
+            forecast_note=f"no forecast: {error}",
+            relative_uncertainty=assumed,
+            uncertainty_note="assumed as in training",
+        )
+    relative, note = assumed, "assumed as in training"
+    if ahead and ahead[-1].uncertainty_g_per_kwh is not None and ahead[-1].g_per_kwh > 0:
+        relative = ahead[-1].uncertainty_g_per_kwh / ahead[-1].g_per_kwh
+        note = f"given by {ahead[-1].provider}"
+    return CarbonView(
+        now=now,
+        forecast_from=ahead[0].time if ahead else None,
+        forecast_g_per_kwh=[r.g_per_kwh for r in ahead],
+        forecast_note=f"{ahead[0].provider}, {ahead[0].kind}" if ahead else "no forecast",
+        relative_uncertainty=relative,
+        uncertainty_note=note,
+    )
+
+
+async def sense_carbon(services: ReviewServices, state: CaseState) -> SenseOutput:
+    """Read the grid now and ahead (in a thread: a provider may have to be asked)."""
+    carbon = await asyncio.to_thread(_look, services)
+    data = carbon.model_dump(mode="json")
+    return SenseOutput(carbon=carbon, events=[_event(state, "carbon", services.clock(), data)])
+
+
+async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
+    """Score the case with the evidence gathered so far; meter what that takes."""
+    prepared = await services.prepared(state["case"])
+    stage = f"inference:{len([e for e in state['events'] if e['kind'] == 'assessment'])}"
+    with services.monitor.window(stage) as window:
+        scored = services.student.assess(prepared, state["transfers_run"])
+    view = AssessmentRecord(
+        probability=float(scored.probability),
+        logit=float(scored.logit),
+        disagreement=float(scored.disagreement),
+        processed=list(scored.processed),
+        missing=list(scored.missing),
+        token_logit={k: float(v) for k, v in scored.token_logit.items()},
+        attention={k: float(v) for k, v in scored.attention.items()},
+    )
+    at = services.clock()
+    carbon = CarbonView.model_validate(state["carbon"])
+    charge = _metered(window.reading, stage, at, carbon.now)
+    before = state.get("assessment", {}).get("probability")
+    services.budget.charge(state["case"], stage, at, charge.g_co2e)
+    data = {
+        **view.model_dump(mode="json"),
+        "probability_before": before,
+        "transfers_run": state["transfers_run"],
+        "charge": charge.model_dump(mode="json"),
+    }
+    return AssessOutput(
+        assessment=view,
+        probability_clinical_only=state.get("probability_clinical_only", view.probability),
+        charges=[charge],
+        events=[_event(state, "assessment", at, data)],
+    )
+
+
+def _metered(energy: MeasuredEnergy, stage: str, at: datetime, intensity: Reading) -> Charge:
+    kwh = None if energy.joules is None else float(energy.joules) * KWH_PER_J
+    return Charge(
+        stage=stage,
+        time=at,
+        energy_kwh=kwh,
+        energy_basis=energy.basis,
+        energy_source=energy.source,
+        reason=energy.reason,
+        intensity=intensity,
+        g_co2e=None if kwh is None else kwh * intensity.g_per_kwh,
+    )
+
+
+async def decide(services: ReviewServices, state: CaseState) -> DecideOutput:
+    """Ask the policy for the next action and keep what it saw and why it chose."""
+    at = services.clock()
+    seen = situation(services, state, at)
+    acting = services.policies.acting(state["policy"])
+    action = int(np.asarray(acting.policy.act(seen.observation, seen.mask))[0])
+    if not 0 <= action < services.catalogue.n or not seen.mask[0, action]:
+        raise WorkflowError(
+            f"Policy {acting.policy.name!r} chose action {action}, which is not open here."
+        )
+    choice = Choice(
+        action=services.catalogue.names[action],
+        reason=acting.policy.reason(seen.observation[0], action),
+        policy=acting.policy.name,
+    )
+    plan = seen.plan if choice.action == DEFER else None
+    data = {
+        **choice.model_dump(mode="json"),
+        "policy_fallback": state.get("policy_fallback"),
+        "options": [option.model_dump(mode="json") for option in seen.options],
+        "budget_left_g_co2e": services.budget.left_g_co2e(at),
+        "price_g_co2e_per_auc": services.config.g_per_auc,
+    }
+    return DecideOutput(choice=choice, plan=plan, events=[_event(state, "choice", at, data)])
+
+
+async def transfer(services: ReviewServices, state: CaseState) -> TransferOutput:
+    """Bring in one more modality's knowledge; charge its declared pipeline."""
+    at = services.clock()
+    name = state["choice"]["action"]
+    processed = state["assessment"]["processed"]
+    pipeline_kwh, _ = transfer_energy_kwh(services, name, processed)
+    intensity = CarbonView.model_validate(state["carbon"]).now
+    charge = Charge(
+        stage=f"transfer:{name}",
+        time=at,
+        energy_kwh=pipeline_kwh,
+        energy_basis="modelled",
+        energy_source=services.energy.note,
+        intensity=intensity,
+        g_co2e=pipeline_kwh * intensity.g_per_kwh,
+    )
+    services.budget.charge(state["case"], charge.stage, at, charge.g_co2e)
+    data = {"transfer": name, "charge": charge.model_dump(mode="json")}
+    return TransferOutput(
+        transfers_run=[*state["transfers_run"], name],
+        charges=[charge],
+        events=[_event(state, "transfer", at, data)],
+    )
+
+
+async def defer(services: ReviewServices, state: CaseState) -> DeferOutput:
+    """Use the case's one deferral and make the plan known."""
+    plan = Plan.model_validate(state["plan"])
+    event = _event(state, "deferral", services.clock(), plan.model_dump(mode="json"))
+    return DeferOutput(deferred=True, events=[event])
+
+
+async def wait(services: ReviewServices, state: CaseState) -> WaitOutput:
+    """Wait, durably, until someone or the clock wakes the case."""
+    # Nothing may come before the interrupt: a resumed node starts again from its top.
+    woken = interrupt({"kind": WAIT, "plan": state["plan"]})
+    at = services.clock()
+    planned = datetime.fromisoformat(str((state["plan"] or {})["wake_at"]))
+    data = {"by": str(woken["by"]), "early": at < planned - timedelta(seconds=1)}
+    return WaitOutput(plan=None, events=[_event(state, "wake", at, data)])
+
+
+async def explain(services: ReviewServices, state: CaseState) -> ExplainOutput:
+    """Put together what the clinician reads."""
+    explanation = explain_case(state, services.layout.modalities)
+    data = explanation.model_dump(mode="json")
+    return ExplainOutput(
+        explanation=explanation, events=[_event(state, "explanation", services.clock(), data)]
+    )
+
+
+async def clinician(services: ReviewServices, state: CaseState) -> ClinicianOutput:
+    """Wait for the clinician's decision."""
+    # Nothing may come before the interrupt: a resumed node starts again from its top.
+    answer = interrupt({"kind": CLINICIAN})
+    decision = Decision.model_validate(answer)
+    event = _event(state, "decision", services.clock(), decision.model_dump(mode="json"))
+    return ClinicianOutput(decision=decision, events=[event])
+
+
+async def record(services: ReviewServices, state: CaseState) -> RecordOutput:
+    """Close the review with what the clinician decided."""
+    decision = Decision.model_validate(state["decision"])
+    if decision.action == "send_back":
+        outcome = Outcome(status="sent_back", result=None, decision=decision)
+    else:
+        suggested = state["explanation"]["suggestion"]
+        result = decision.result if decision.action == "override" else suggested
+        outcome = Outcome(status="recorded", result=result, decision=decision)
+    event = _event(state, "record", services.clock(), outcome.model_dump(mode="json"))
+    return RecordOutput(outcome=outcome, events=[event])
