@@ -1,0 +1,1 @@
+"""The comparison as one JSON and one self-contained HTML page."""

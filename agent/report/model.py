@@ -1,0 +1,174 @@
+"""What a comparison found: the records behind ``report.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from agent.statistics import Estimate
+
+FORMAT = 1
+
+METRICS = {
+    "auc_gain": "AUC of the session at its end minus at its start",
+    "g_co2e": "gCO2e emitted in a session",
+    "reward": "AUC gain minus the priced carbon",
+    "transfers_per_case": "transfers run, per case",
+    "deferrals_per_case": "deferrals, per case",
+    "finalised_at_once": "share of cases finalised on clinical data alone",
+    "lateness_h": "hours by which cases were finished after their deadline, per session",
+    "carbon_share": "gCO2e as a share of processing everything for everybody",
+}
+"""Figures that every policy has, each a mean over sessions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionTable:
+    """How often each action was taken, by band of something that the policy saw.
+
+    Attributes:
+        bands: what each row stands for.
+        actions: what each column stands for.
+        counts: decisions in each band.
+    """
+
+    bands: tuple[str, ...]
+    actions: tuple[str, ...]
+    counts: Int64[np.ndarray, "bands actions"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Share of the band's decisions for each action, with how many decisions there were."""
+        table: dict[str, Any] = {}
+        for band, row in zip(self.bands, self.counts):
+            total = int(row.sum())
+            shares = (row / total).tolist() if total else [None] * len(row)
+            table[band] = {"n": total, "share": dict(zip(self.actions, shares))}
+        return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyResult:
+    """One policy's figures.
+
+    Attributes:
+        name: as in the registry.
+        learned: whether it was trained.
+        training_seeds: how many trained policies the figures average; 0 without training.
+        figures: an estimate for each of :data:`METRICS`.
+        versus: paired differences to a baseline, by baseline and metric.
+        dominated_by: policies with at least its AUC gain for at most its carbon.
+        by_urgency: actions by urgency of the case.
+        by_uncertainty: actions by entropy of the probability.
+        folds: the figures fold by fold, where several folds were compared.
+        details: what belongs to this policy alone (price, training).
+    """
+
+    name: str
+    learned: bool
+    training_seeds: int
+    figures: Mapping[str, Estimate]
+    versus: Mapping[str, Mapping[str, Estimate]]
+    dominated_by: tuple[str, ...]
+    by_urgency: ActionTable
+    by_uncertainty: ActionTable
+    folds: Mapping[str, Mapping[str, Estimate]]
+    details: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The policy's entry in ``report.json``."""
+        return {
+            **_figures(self.figures),
+            "learned": self.learned,
+            "training_seeds": self.training_seeds,
+            "versus": {name: _figures(diff) for name, diff in self.versus.items()},
+            "pareto": {
+                "on_front": not self.dominated_by,
+                "dominated_by": list(self.dominated_by),
+            },
+            "actions": {
+                "by_urgency": self.by_urgency.to_json(),
+                "by_uncertainty": self.by_uncertainty.to_json(),
+            },
+            "folds": {fold: _figures(figures) for fold, figures in self.folds.items()},
+            **self.details,
+        }
+
+
+def _figures(figures: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: estimate.to_json() for name, estimate in figures.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundResult:
+    """A bound on the AUC gain, with what it assumes."""
+
+    auc_gain: Estimate
+    definition: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The bound's entry in ``report.json``."""
+        return {"auc_gain": self.auc_gain.to_json(), "definition": self.definition}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonReport:
+    """Everything that a comparison found.
+
+    Attributes:
+        policies: in the order asked for.
+        bounds: by name: ``expected_lp`` and ``clairvoyant_lp``.
+        everything: AUC gain and carbon of processing everything without a budget.
+        best_planner: the policy without training that has the highest reward.
+        budget_g_co2e: the sessions' budget, g.
+        provenance: bundle, sessions, trace, seeds, versions, command.
+        limits: sentences on what the figures do not say.
+    """
+
+    policies: tuple[PolicyResult, ...]
+    bounds: Mapping[str, BoundResult]
+    everything: Mapping[str, Estimate]
+    best_planner: str
+    budget_g_co2e: Estimate
+    provenance: Mapping[str, Any]
+    limits: tuple[str, ...]
+
+    def policy(self, name: str) -> PolicyResult:
+        """The result of one policy, by name."""
+        return next(policy for policy in self.policies if policy.name == name)
+
+    @property
+    def best(self) -> PolicyResult:
+        """The policy with the highest mean reward."""
+        return max(self.policies, key=lambda policy: policy.figures["reward"].value)
+
+    @property
+    def learned(self) -> tuple[PolicyResult, ...]:
+        """The policies that were trained."""
+        return tuple(policy for policy in self.policies if policy.learned)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the patients are synthetic."""
+        return bool(self.provenance["bundle"]["synthetic"])
+
+    def to_json(self, headline: tuple[str, ...]) -> dict[str, Any]:
+        """The contents of ``report.json``."""
+        return {
+            "format": FORMAT,
+            "research_use_only": True,
+            "headline": list(headline),
+            "policies": {policy.name: policy.to_json() for policy in self.policies},
+            "bounds": {name: bound.to_json() for name, bound in self.bounds.items()},
+            "reference": {
+                "everything_without_budget": _figures(self.everything),
+                "best_planner": self.best_planner,
+                "budget_g_co2e": self.budget_g_co2e.to_json(),
+            },
+            "metrics": dict(METRICS),
+            "provenance": dict(self.provenance),
+            "limits": list(self.limits),
+        }
