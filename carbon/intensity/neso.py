@@ -1,0 +1,265 @@
+"""Great Britain's grid from the National Energy System Operator (NESO); free, no key.
+
+Data: National Energy System Operator, Carbon Intensity API, CC BY 4.0,
+https://carbonintensity.org.uk. Figures are average, direct (generation only) and follow
+consumption (interconnectors and losses included). Half-hours are averaged to hours in forecasts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from carbon.errors import IntensityError
+from carbon.intensity.cache import ResponseCache
+from carbon.intensity.http import HttpClient
+from carbon.intensity.protocol import (
+    Basis,
+    IntensityReading,
+    as_utc,
+    floor_hour,
+    make_basis,
+    require_horizon,
+)
+from carbon.intensity.trace import HOUR
+
+BASE_URL = "https://api.carbonintensity.org.uk"
+PROVIDER = "neso"
+ZONE = "GB"
+HALF_HOUR = timedelta(minutes=30)
+LONGEST_FORECAST_H = 48
+
+
+class _Figures(BaseModel):
+    # A provider may add fields on any day: unknown ones are none of our business.
+    model_config = ConfigDict(extra="ignore")
+
+    forecast: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    actual: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class _Period(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    start: AwareDatetime = Field(alias="from")
+    end: AwareDatetime = Field(alias="to")
+    intensity: _Figures
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    data: list[_Period] = []
+    error: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NesoFreshness:
+    """How old an answer may be.
+
+    Attributes:
+        fresh_s: a cached answer younger than this is used without asking again.
+        stale_s: when NESO does not answer, a cached answer up to this old is used, and says so.
+        latest_s: how long after its end a published period may still stand for the present.
+    """
+
+    fresh_s: float = 300.0
+    stale_s: float = 2 * 3600.0
+    latest_s: float = 2 * 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fetched:
+    periods: tuple[_Period, ...]
+    stale_note: str
+
+
+class NesoSource:
+    """The NESO Carbon Intensity API as a source.
+
+    Args:
+        client: how to fetch.
+        cache: where answers are kept; in memory where not given.
+        base_url: another address that speaks the same shape.
+        freshness: how old an answer may be.
+        clock: the present (aware), for the age of cached answers.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: HttpClient | None = None,
+        cache: ResponseCache | None = None,
+        base_url: str = BASE_URL,
+        freshness: NesoFreshness | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._client = client if client is not None else HttpClient()
+        self._cache = cache if cache is not None else ResponseCache()
+        self._base_url = base_url.rstrip("/")
+        self._freshness = freshness if freshness is not None else NesoFreshness()
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        """``neso``."""
+        return PROVIDER
+
+    @property
+    def basis(self) -> Basis:
+        """Average, direct, consumption."""
+        return make_basis("average", "direct", "consumption")
+
+    def now(self, at: datetime) -> IntensityReading:
+        """The half-hour of ``at``: what was measured, else NESO's own forecast of it.
+
+        Raises:
+            IntensityError: if NESO cannot be reached, or has nothing near that time.
+        """
+        moment = as_utc(at)
+        fetched = self._fetch("/intensity")
+        period = _containing(fetched.periods, moment)
+        if period is None and not fetched.stale_note:
+            # Asked about another time than NESO's present: ask for that half-hour by name.
+            start = _half_hour(moment)
+            ranged = self._fetch(f"/intensity/{_stamp(start)}/{_stamp(start + HALF_HOUR)}")
+            fetched = ranged if ranged.periods else fetched
+            period = _containing(fetched.periods, moment)
+        if period is None:
+            period = self._latest(fetched.periods, moment)
+        return self._reading(period, moment, fetched.stale_note)
+
+    def forecast(self, at: datetime, hours: int) -> tuple[IntensityReading, ...]:
+        """NESO's national forecast, hour by hour; at most 48 hours, often fewer.
+
+        The uncertainty is the root mean square error of NESO's last forecasts of the past 24
+        hours against what was then measured; it understates the error of long leads.
+
+        Raises:
+            IntensityError: if NESO cannot be reached or has no forecast.
+        """
+        require_horizon(hours)
+        moment = as_utc(at)
+        span = "fw24h" if hours < 24 else "fw48h"
+        fetched = self._fetch(f"/intensity/{_stamp(_half_hour(moment))}/{span}")
+        spread, spread_note = self._spread(moment)
+        readings = []
+        for lead in range(1, min(hours, LONGEST_FORECAST_H) + 1):
+            hour = floor_hour(moment) + lead * HOUR
+            values = [
+                p.intensity.forecast
+                for p in fetched.periods
+                if hour <= p.start < hour + HOUR and p.intensity.forecast is not None
+            ]
+            if not values:
+                # Later hours after a hole would have the wrong lead for who reads by position.
+                break
+            readings.append(
+                IntensityReading(
+                    g_per_kwh=math.fsum(values) / len(values),
+                    zone=ZONE,
+                    time=hour,
+                    basis=self.basis,
+                    provider=PROVIDER,
+                    kind="fallback" if fetched.stale_note else "forecast",
+                    age_s=0.0,
+                    uncertainty_g_per_kwh=spread,
+                    note="; ".join(filter(None, [spread_note, fetched.stale_note])),
+                )
+            )
+        if not readings:
+            raise IntensityError(f"NESO has no forecast after {_stamp(moment)}.")
+        return tuple(readings)
+
+    def _spread(self, moment: datetime) -> tuple[float | None, str]:
+        try:
+            past = self._fetch(f"/intensity/{_stamp(_half_hour(moment))}/pt24h")
+        except IntensityError as error:
+            return None, f"uncertainty unknown: {error}"
+        errors = [
+            p.intensity.actual - p.intensity.forecast
+            for p in past.periods
+            if p.start < moment
+            and p.intensity.actual is not None
+            and p.intensity.forecast is not None
+        ]
+        if not errors:
+            return None, "uncertainty unknown: no measured half-hour in the past day"
+        rms = math.sqrt(math.fsum(e * e for e in errors) / len(errors))
+        return rms, f"uncertainty from {len(errors)} half-hours of the past day"
+
+    def _latest(self, periods: Sequence[_Period], moment: datetime) -> _Period:
+        started = [p for p in periods if p.start <= moment]
+        latest = max(started, key=lambda p: p.start, default=None)
+        if latest is None or (moment - latest.end).total_seconds() > self._freshness.latest_s:
+            raise IntensityError(f"NESO has no figure for {_stamp(moment)} or shortly before it.")
+        return latest
+
+    def _reading(self, period: _Period, moment: datetime, stale_note: str) -> IntensityReading:
+        figures = period.intensity
+        value = figures.actual if figures.actual is not None else figures.forecast
+        if value is None:
+            raise IntensityError(
+                f"NESO gives neither an actual nor a forecast figure for {_stamp(period.start)}."
+            )
+        notes = [] if figures.actual is not None else ["not measured yet: NESO's own forecast"]
+        if not period.start <= moment < period.end:
+            notes.append("the latest period that NESO has published")
+        reading = IntensityReading(
+            g_per_kwh=value,
+            zone=ZONE,
+            time=period.start.astimezone(UTC),
+            basis=self.basis,
+            provider=PROVIDER,
+            kind="measured" if figures.actual is not None else "forecast",
+            age_s=max(0.0, (moment - period.start).total_seconds()),
+            note="; ".join(notes),
+        )
+        return reading.with_note(stale_note, kind="fallback") if stale_note else reading
+
+    def _fetch(self, path: str) -> _Fetched:
+        url = self._base_url + path
+        now = as_utc(self._clock())
+        cached = self._cache.get(url)
+        if cached is not None and cached.age_s(now) < self._freshness.fresh_s:
+            return _Fetched(periods=_parse(url, cached.body), stale_note="")
+        try:
+            body = self._client.get_text(url, {"Accept": "application/json"})
+            periods = _parse(url, body)
+        except IntensityError as error:
+            if cached is None or cached.age_s(now) > self._freshness.stale_s:
+                raise
+            note = f"kept answer of {cached.age_s(now):.0f} s ago, because {error}"
+            return _Fetched(periods=_parse(url, cached.body), stale_note=note)
+        if periods:
+            # An empty answer comes with 200 as well; keeping it would hide a good older one.
+            self._cache.put(url, body, now)
+        return _Fetched(periods=periods, stale_note="")
+
+
+def _parse(url: str, body: str) -> tuple[_Period, ...]:
+    try:
+        answer = _Answer.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise IntensityError(f"{url}: not NESO's shape at {where}: {first['msg']}") from error
+    if answer.error is not None:
+        raise IntensityError(f"{url}: NESO says {answer.error.get('message', answer.error)}")
+    return tuple(answer.data)
+
+
+def _containing(periods: Sequence[_Period], moment: datetime) -> _Period | None:
+    return next((p for p in periods if p.start <= moment < p.end), None)
+
+
+def _half_hour(moment: datetime) -> datetime:
+    return moment.replace(minute=moment.minute // 30 * 30, second=0, microsecond=0)
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
