@@ -59,6 +59,13 @@ class PolicyFile(BaseModel):
     weights: WeightsEntry | None = None
     provenance: dict[str, Any]
 
+    @classmethod
+    def for_layout(
+        cls, layout: ObservationLayout, catalogue: ActionCatalogue, **fields: Any
+    ) -> PolicyFile:
+        """A policy file made for this observation and these actions."""
+        return cls(layout=json.loads(layout.to_json()), actions=catalogue.names, **fields)
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that its name never shows half of it."""
