@@ -55,10 +55,3 @@ class DayBudget:
         """Cases that today's budget still has to serve, the present one included."""
         begun = {case for case, _ in self._spent.get(at.astimezone(UTC).date(), {})}
         return max(self.cases_per_day - len(begun) + 1, 1)
-
-    @staticmethod
-    def hours_left(at: datetime) -> float:
-        """Hours until midnight UTC, when the budget starts anew."""
-        now = at.astimezone(UTC)
-        midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), tzinfo=UTC)
-        return (midnight - now).total_seconds() / 3600.0

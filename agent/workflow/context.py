@@ -140,7 +140,6 @@ def situation(services: ReviewServices, state: CaseState, at: datetime) -> Situa
     gain = np.asarray(services.gain.predict(set_idx, logit), dtype=np.float64)[0]
     plan = planned_wait(services, state, carbon, at)
     mask = _mask(services, state, energy * carbon.now.g_per_kwh, plan, at)
-    gain, energy = np.where(mask[0, : len(names)], gain, 0.0), energy.astype(np.float64)
     values: dict[str, Any] = {
         **_case_values(services, state, view, at),
         **_grid_values(carbon),
@@ -225,11 +224,13 @@ def _grid_values(carbon: CarbonView) -> dict[str, float]:
 
 
 def _session_values(services: ReviewServices, at: datetime) -> dict[str, float]:
+    """The day as a session: the visits that the budget still has to serve, at training's pace."""
+    visits = float(services.budget.cases_left(at))
     return {
         "budget_left": services.budget.left_fraction(at),
         "budget_left_g_co2e": max(services.budget.left_g_co2e(at), 0.0),
-        "time_left": services.budget.hours_left(at),
-        "cases_left": float(services.budget.cases_left(at)),
+        "time_left": visits / services.config.slots_per_hour,
+        "cases_left": visits,
     }
 
 

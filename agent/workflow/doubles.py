@@ -6,24 +6,19 @@ ever chosen by a command.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import numpy as np
 
-from agent.workflow.budget import DayBudget
-from agent.workflow.context import CaseEnergy, ReviewServices
-from agent.workflow.policybook import PolicyBook
+from agent.workflow.kit import BundleIdentity, ReviewKit, assemble
 from agent.workflow.protocols import Features, Policy
 from carbon.errors import IntensityError
 from distill.errors import FeatureError
 from distill.evidence import EvidenceTable
 from envs.catalogue import ActionCatalogue
-from envs.config import SessionConfig
-from envs.gain import GainModel
 from envs.observation import ObservationLayout
 
 ROW = "row"
@@ -169,55 +164,39 @@ class StillMonitor:
         yield StillWindow()
 
 
-def replay_services(
+def replay_kit(
     evidence: EvidenceTable,
     *,
-    policies: Mapping[str, Policy],
-    configured: str,
+    make_policy: Callable[[str, ObservationLayout, ActionCatalogue], Policy],
+    policy: str = "rule",
     monitor: StillMonitor | None = None,
     budget_g_co2e: float = 1e9,
-    features: Mapping[str, Features] | None = None,
-) -> ReviewServices:
-    """Services over a table: the real graph, observation and policies, a replayed student.
+) -> ReviewKit:
+    """A kit over a table: real observation, mask, gain and policies; a replayed student.
 
     Args:
         evidence: the table to replay.
-        policies: what can decide, by name.
-        configured: the name that decides where a case names none.
-        monitor: the grid; a still one by default.
+        make_policy: policy by name.
+        policy: the name that decides where a case names none.
+        monitor: the grid; a still one without a forecast by default.
         budget_g_co2e: the day's budget.
-        features: features by case; by default the case's id is the row as text.
     """
-    names = tuple(t.name for t in evidence.transfers)
-    student = TableStudent(evidence=evidence)
-
-    async def prepared(case: str) -> ReplayedCase:
-        given: Any = (features or {}).get(case)
-        if given is None:
-            given = {m: {} for m in evidence.modalities} | {
-                evidence.modalities[0]: {ROW: int(case)}
-            }
-        return student.prepare(given)
-
-    n_pos = max(int(evidence.label.sum()) * 64 // evidence.n_patients, 1)
-    rows = np.arange(evidence.n_patients)
-    return ReviewServices(
-        student=student,
+    return assemble(
+        evidence,
+        identity=BundleIdentity(
+            cohort=evidence.cohort, synthetic=evidence.synthetic, version="replay"
+        ),
+        student=TableStudent(evidence=evidence),
         monitor=monitor or StillMonitor(),
-        policies=PolicyBook(
-            lambda name: policies[name], configured=configured, names=tuple(policies)
-        ),
-        sets=evidence.sets,
-        layout=ObservationLayout(evidence.modalities, names),
-        catalogue=ActionCatalogue(names),
-        gain=GainModel.fit(evidence, rows, n_pos, 64 - n_pos),
-        energy=CaseEnergy(
-            pipeline_kwh=dict(zip(evidence.modalities, map(float, evidence.pipeline_kwh))),
-            transfer_kwh=dict(zip(names, map(float, evidence.transfer_kwh))),
-            note="declared pipeline (made up)",
-        ),
-        budget=DayBudget(g_co2e_per_day=budget_g_co2e, cases_per_day=64),
-        config=SessionConfig(),
-        prepared=prepared,
-        clock=lambda: datetime.now(UTC),
+        make_policy=make_policy,
+        policy=policy,
+        seen_in_training=frozenset(evidence.case_id).__contains__,
+        budget_g_co2e_per_day=budget_g_co2e,
     )
+
+
+def row_features(evidence: EvidenceTable, row: int) -> dict[str, dict[str, float] | None]:
+    """What a caller would send for one row of the table."""
+    there = zip(evidence.modalities, evidence.present[row])
+    features: dict[str, dict[str, float] | None] = {m: {} if has else None for m, has in there}
+    return features | {evidence.modalities[0]: {ROW: float(row)}}

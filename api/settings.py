@@ -1,0 +1,154 @@
+"""The server's settings. The one place that reads the environment, and only when called."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.auth import ApiKey
+from api.errors import SettingsError
+
+PREFIX = "GREENBOARD_"
+DEFAULT_POLICY = "price"
+
+
+class Settings(BaseModel):
+    """Everything that the server can be told.
+
+    Attributes:
+        bundle: folder that ``greenboard train`` wrote.
+        state: folder of the databases; made if it is not there.
+        policy: decides where a case names none: a name or a policy folder.
+        cohort: cohort folder whose cases may be reviewed by their id.
+        trace: recorded trace of carbon intensity, used instead of the live source.
+        database_url: SQLAlchemy URL of the case store; a SQLite file in ``state`` by default.
+        keys: who may call.
+        budget_g_co2e_per_day: carbon for the day's reviews; the session's rule by default.
+        queue_limit: cases that may wait to be reviewed before new ones are refused.
+        workers: cases that are under way at once.
+        max_body_bytes: largest request body.
+        wake_poll_s: how often deferred cases are looked at.
+        lease_s: how long a case belongs to one worker before another may take it over.
+        ping_s: pause between signs of life on an event stream.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bundle: Path
+    state: Path = Path("runs/serve")
+    policy: str = DEFAULT_POLICY
+    cohort: Path | None = None
+    trace: Path | None = None
+    database_url: str | None = None
+    keys: tuple[ApiKey, ...] = ()
+    budget_g_co2e_per_day: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    queue_limit: int = Field(default=256, ge=1)
+    workers: int = Field(default=4, ge=1, le=64)
+    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    wake_poll_s: float = Field(default=1.0, gt=0)
+    lease_s: float = Field(default=60.0, gt=0)
+    ping_s: float = Field(default=15.0, gt=0)
+
+    @property
+    def store_url(self) -> str:
+        """Where the cases are kept."""
+        return self.database_url or f"sqlite+aiosqlite:///{(self.state / 'cases.sqlite').resolve()}"
+
+
+def parse_keys(text: str) -> tuple[ApiKey, ...]:
+    """Read ``name:role:sha256`` entries, separated by commas.
+
+    Raises:
+        SettingsError: if an entry is not of that form (the entry itself is not repeated).
+    """
+    keys = []
+    for i, entry in enumerate(part for part in text.split(",") if part.strip()):
+        fields = entry.strip().split(":")
+        if len(fields) != 3:
+            raise SettingsError(
+                f"Key entry {i + 1} has {len(fields)} parts; write name:role:sha256, entries "
+                "separated by commas."
+            )
+        keys.append(_key({"name": fields[0], "role": fields[1], "sha256": fields[2]}, i))
+    return _distinct(keys)
+
+
+def read_keys(path: Path) -> tuple[ApiKey, ...]:
+    """Read a TOML file with one ``[[key]]`` table (name, role, sha256) a key.
+
+    Raises:
+        SettingsError: if the file cannot be read or an entry is not of that form.
+    """
+    try:
+        data = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"Cannot read keys from {path}: {error}.") from error
+    entries = data.get("key")
+    if set(data) != {"key"} or not isinstance(entries, list) or not entries:
+        raise SettingsError(
+            f"{path} must hold one or more [[key]] tables with name, role and sha256."
+        )
+    return _distinct([_key(entry, i) for i, entry in enumerate(entries)])
+
+
+def _key(entry: object, index: int) -> ApiKey:
+    try:
+        return ApiKey.model_validate(entry)
+    except ValidationError as error:
+        where = ", ".join(str(problem["loc"][0]) for problem in error.errors() if problem["loc"])
+        raise SettingsError(
+            f"Key entry {index + 1} is not valid ({where or 'not a table'}): it takes a name, a "
+            "role (viewer, reviewer, admin) and the key's SHA-256 (printf %s KEY | sha256sum)."
+        ) from None
+
+
+def _distinct(keys: list[ApiKey]) -> tuple[ApiKey, ...]:
+    if len({key.name for key in keys}) != len(keys) or len({k.sha256 for k in keys}) != len(keys):
+        raise SettingsError("Two key entries share a name or a sum; give each person one of each.")
+    return tuple(keys)
+
+
+def read_settings(options: Mapping[str, Any], *, keys_file: Path | None = None) -> Settings:
+    """Settings from the command's options, then the environment, then the defaults.
+
+    Environment: ``GREENBOARD_<FIELD>`` for each field, for example ``GREENBOARD_BUNDLE`` or
+    ``GREENBOARD_DATABASE_URL``; ``GREENBOARD_KEYS`` holds ``name:role:sha256`` entries,
+    ``GREENBOARD_KEYS_FILE`` the path of a key file.
+
+    Raises:
+        SettingsError: if a value is missing or not of its kind.
+    """
+    environment = {
+        name: os.environ[PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if name != "keys" and os.environ.get(PREFIX + name.upper())
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    file = keys_file or os.environ.get(PREFIX + "KEYS_FILE")
+    inline = os.environ.get(PREFIX + "KEYS", "")
+    keys = read_keys(Path(file)) if file else parse_keys(inline)
+    try:
+        return Settings.model_validate({**environment, "keys": keys, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"Setting {field!r}: {first['msg']}. Give it on the command line or as "
+            f"{PREFIX}{field.upper()}."
+        ) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address reaches this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
