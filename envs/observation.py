@@ -234,6 +234,16 @@ class ObservationLayout:
         scaled[:, roots] = np.sqrt(np.maximum(scaled[:, roots], 0.0))
         return np.asarray(np.clip(scaled.astype(np.float32), self.low, self.high))
 
+    def scale_field(
+        self, name: str, value: Float64[np.ndarray, "..."]
+    ) -> Float32[np.ndarray, "..."]:
+        """Scaled, clipped float32 values of one field."""
+        field = self.fields[self.index(name)]
+        scaled = value / field.scale
+        if field.kind == "sqrt":
+            scaled = np.sqrt(np.maximum(scaled, 0.0))
+        return np.asarray(np.clip(scaled.astype(np.float32), field.low, field.high))
+
     @cached_property
     def _scales(self) -> Float64[np.ndarray, " fields"]:
         return np.array([field.scale for field in self.fields])

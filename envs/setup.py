@@ -1,0 +1,137 @@
+"""From an environment's arguments to what its sessions run on; every argument is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from carbon.intensity.trace import Trace
+from distill.evidence import EvidenceTable
+from envs.catalogue import ActionCatalogue
+from envs.config import SessionConfig, resolve_config
+from envs.errors import GainError, SessionError
+from envs.gain import GainModel
+from envs.observation import ObservationLayout
+from envs.session import Grid, class_counts, resolve_grid
+from envs.tables import PatientTables, patient_tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewSetup:
+    """All that is fixed before the first reset; shared by every sub-environment.
+
+    Attributes:
+        config: the session's settings.
+        catalogue: the actions.
+        layout: the observation's fields.
+        gain_model: predicted AUC gains, from training rows only.
+        tables: the pool's patients.
+        grid: the hours of the trace that sessions may use.
+        n_pos: positives in every session.
+        n_neg: negatives in every session.
+        cohort: name of the cohort.
+        synthetic: whether the patients are synthetic.
+    """
+
+    config: SessionConfig
+    catalogue: ActionCatalogue
+    layout: ObservationLayout
+    gain_model: GainModel
+    tables: PatientTables
+    grid: Grid
+    n_pos: int
+    n_neg: int
+    cohort: str
+    synthetic: bool
+
+    @property
+    def price_per_g(self) -> float:
+        """Reward taken for one gram of CO2e; 0 where the mode has no price."""
+        return 1.0 / self.config.g_per_auc if self.config.charges_price else 0.0
+
+    @property
+    def max_invalid(self) -> int:
+        """Invalid actions in one visit after which the case is finalised."""
+        return self.catalogue.n_transfers + 4
+
+
+def build_setup(
+    *,
+    evidence: EvidenceTable | str | Path,
+    folds: Sequence[int] | None = None,
+    fit_folds: Sequence[int] | None = None,
+    trace: Trace | str | Path | None = None,
+    period: str = "train",
+    config: SessionConfig | None = None,
+    gain_model: GainModel | str | Path | None = None,
+    **settings: object,
+) -> ReviewSetup:
+    """Resolve and check the arguments that all environments share.
+
+    Args:
+        evidence: the evidence table, or its file (``BUNDLE/evidence.npz``).
+        folds: folds whose patients are reviewed; None for all.
+        fit_folds: folds whose rows the gain model is fitted on; None for ``folds``.
+        trace: carbon intensity, its file, or None for a synthetic grid.
+        period: ``train`` (first 70 % of the trace), ``eval`` (the rest) or ``all``.
+        config: settings; single fields may be given as keywords instead or on top.
+        gain_model: a fitted gain model or its file; None to fit one on ``fit_folds``.
+        settings: fields of :class:`SessionConfig`.
+
+    Raises:
+        EnvsError: if an argument is unknown or cannot be used; the message says what to do.
+        BundleError: if the evidence cannot be read.
+        TraceError: if the trace cannot be read.
+    """
+    resolved = resolve_config(config, settings)
+    table = evidence if isinstance(evidence, EvidenceTable) else EvidenceTable.load(Path(evidence))
+    if not table.transfers:
+        raise SessionError(
+            f"The evidence of {table.cohort!r} has one modality and no transfer: nothing to decide."
+        )
+    layout = ObservationLayout(table.modalities, table.transfers)
+    tables = patient_tables(table, _rows_of(table, folds), layout)
+    n_pos, n_neg = class_counts(tables, resolved)
+    if gain_model is None:
+        rows = _rows_of(table, folds if fit_folds is None else fit_folds)
+        gain_model = GainModel.fit(table, rows, n_pos, n_neg)
+    elif not isinstance(gain_model, GainModel):
+        gain_model = GainModel.load(Path(gain_model))
+    _check_gain_model(gain_model, table)
+    return ReviewSetup(
+        config=resolved,
+        catalogue=ActionCatalogue(table.transfers),
+        layout=layout,
+        gain_model=gain_model,
+        tables=tables,
+        grid=resolve_grid(trace, period, resolved),
+        n_pos=n_pos,
+        n_neg=n_neg,
+        cohort=table.cohort,
+        synthetic=table.synthetic,
+    )
+
+
+def _rows_of(evidence: EvidenceTable, folds: Sequence[int] | None) -> Int64[np.ndarray, " rows"]:
+    if folds is None:
+        return np.arange(evidence.n_patients)
+    have = [int(f) for f in np.unique(evidence.fold)]
+    unknown = [f for f in folds if f not in have]
+    if unknown or not len(folds):
+        raise SessionError(
+            f"Folds {list(folds)} were asked for; the evidence of {evidence.cohort!r} has {have}."
+        )
+    return np.flatnonzero(np.isin(evidence.fold, list(folds)))
+
+
+def _check_gain_model(model: GainModel, evidence: EvidenceTable) -> None:
+    names = tuple(t.name for t in evidence.transfers)
+    if model.transfers != names or len(model.table) != len(evidence.sets.bits):
+        raise GainError(
+            f"The gain model speaks of {', '.join(model.transfers)}; the evidence of "
+            f"{evidence.cohort!r} has {', '.join(names)}. Fit it on this evidence."
+        )
