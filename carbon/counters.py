@@ -22,6 +22,8 @@ same package a second time."""
 
 HIGHEST_PACKAGE_W = 1_000.0
 """No package draws more; bounds how fast a counter can come round."""
+MIN_SAMPLE_S = 0.1
+"""Looking more often would itself use energy."""
 
 
 @dataclass(kw_only=True)
@@ -64,7 +66,9 @@ class RaplRun:
     def sample_every_s(self) -> float | None:
         """Half of the shortest time in which a counter could come round."""
         ranges = [zone.range_uj for zone in self._zones if zone.problem is None]
-        return min(ranges) / UJ_PER_J / HIGHEST_PACKAGE_W / 2 if ranges else None
+        if not ranges:
+            return None
+        return max(MIN_SAMPLE_S, min(ranges) / UJ_PER_J / HIGHEST_PACKAGE_W / 2)
 
     def sample(self) -> None:
         """Look at every counter now."""
@@ -228,22 +232,28 @@ class NvmlMeter:
     def _open(self) -> None:
         # Tried once: a machine does not grow a GPU, and a window must cost under a millisecond.
         self._handles = []
-        try:
-            if self._library is None:
-                import pynvml  # noqa: PLC0415
-
-                self._library = pynvml
-            self._library.nvmlInit()
-            count = self._library.nvmlDeviceGetCount()
-            self._handles = [self._library.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
-        except ImportError as error:
-            self._problem = f"nvidia-ml-py is not installed ({error})"
+        library = self._library if self._library is not None else _load_nvml()
+        if library is None:
+            self._problem = "nvidia-ml-py is not installed"
             return
-        except self._library.NVMLError as error:
+        self._library = library
+        try:
+            library.nvmlInit()
+            count = library.nvmlDeviceGetCount()
+            self._handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+        except library.NVMLError as error:
             self._problem = f"no NVIDIA GPU can be asked ({error})"
             return
         if not self._handles:
             self._problem = "there is no NVIDIA GPU"
+
+
+def _load_nvml() -> Any | None:
+    try:
+        import pynvml  # noqa: PLC0415
+    except ImportError:
+        return None
+    return pynvml
 
 
 def _missing(component: Component, source: str, reason: str) -> ComponentReading:

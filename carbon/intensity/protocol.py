@@ -172,6 +172,11 @@ class IntensitySource(Protocol):
         ...
 
 
+def utc_now() -> datetime:
+    """The present, aware: the default clock."""
+    return datetime.now(UTC)
+
+
 def as_utc(at: datetime) -> datetime:
     """The same moment in UTC.
 

@@ -1,0 +1,190 @@
+"""Append-only ledger of energy and emissions: one JSON object a line, on disk before it returns.
+
+A crash can leave at most the last line unfinished. Opening the ledger drops that one, keeps
+everything before it, and says what it dropped; any other damage is refused, since guessing would
+change the books. Figures on different intensity bases are never added up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from carbon.entries import By, LedgerEntry, LedgerTotal, parse_line, total
+from carbon.errors import LedgerError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """What opening a ledger had to repair.
+
+    Attributes:
+        dropped_bytes: length of the unfinished last line; 0 if only its line end was missing.
+        dropped_text: its beginning, for whoever wants to know.
+        message: the same in one sentence.
+    """
+
+    dropped_bytes: int
+    dropped_text: str
+    message: str
+
+
+def read_ledger(
+    path: Path, *, on_unfinished: Callable[[str], None] | None = None
+) -> Iterator[LedgerEntry]:
+    """Go through a ledger without changing it, one entry at a time.
+
+    Args:
+        path: the file.
+        on_unfinished: told about a last line that was not finished; it is skipped.
+
+    Raises:
+        LedgerError: if the file is missing or any other line is damaged; says which.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if not raw.endswith(b"\n") and not _is_whole(raw):
+                    if on_unfinished is not None:
+                        on_unfinished(_dropped(path, raw).message)
+                    return
+                yield parse_line(path, number, raw)
+    except OSError as error:
+        raise LedgerError(f"The ledger {path} cannot be read: {error.strerror}.") from error
+
+
+def _is_whole(raw: bytes) -> bool:
+    # Every entry is one JSON object, so no proper beginning of one parses.
+    try:
+        return isinstance(json.loads(raw), dict)
+    except ValueError:
+        return False
+
+
+def _dropped(path: Path, raw: bytes) -> Recovery:
+    text = raw[:80].decode("utf-8", errors="replace")
+    return Recovery(
+        dropped_bytes=len(raw),
+        dropped_text=text,
+        message=f"{path}: dropped an unfinished last line of {len(raw)} bytes, "
+        f"beginning {text!r}: the process that wrote it ended in the middle.",
+    )
+
+
+class Ledger:
+    """The file, open for appending. Several threads and processes may append to one file.
+
+    Args:
+        path: the file; it and its folder are made if need be.
+
+    Attributes:
+        path: the file.
+        recovery: what had to be repaired on opening; None if nothing.
+
+    Raises:
+        LedgerError: if it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+            self._handle = os.open(path, flags, 0o640)
+        except OSError as error:
+            raise LedgerError(f"The ledger {path} cannot be opened: {error.strerror}.") from error
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        try:
+            self.recovery = self._recover()
+        finally:
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+
+    def append(self, entry: LedgerEntry) -> None:
+        """Write one entry; it is on disk when this returns.
+
+        Raises:
+            LedgerError: if it cannot be written; the file is then as it was before.
+        """
+        line = json.dumps(entry.as_dict(), separators=(",", ":"), allow_nan=False) + "\n"
+        with self._lock:
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            try:
+                # Another process may have died in the middle of its line since we opened.
+                recovery = self._recover()
+                self.recovery = recovery if recovery is not None else self.recovery
+                self._write(line.encode())
+            finally:
+                fcntl.flock(self._handle, fcntl.LOCK_UN)
+
+    def entries(self) -> Iterator[LedgerEntry]:
+        """Every entry, oldest first."""
+        return read_ledger(self.path)
+
+    def totals(self, by: By = "stage") -> tuple[LedgerTotal, ...]:
+        """Sums by stage or case; see :func:`total`."""
+        return total(self.entries(), by)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _write(self, line: bytes) -> None:
+        before = os.fstat(self._handle).st_size
+        try:
+            written = os.write(self._handle, line)
+            if written != len(line):
+                raise OSError(f"only {written} of {len(line)} bytes were written")
+            os.fsync(self._handle)
+        except OSError as error:
+            os.ftruncate(self._handle, before)
+            raise LedgerError(
+                f"The ledger {self.path} could not be written: {error}. Free some space; the "
+                "entry was not kept."
+            ) from error
+
+    def _recover(self) -> Recovery | None:
+        size = os.fstat(self._handle).st_size
+        if size == 0 or os.pread(self._handle, 1, size - 1) == b"\n":
+            return None
+        tail = self._tail(size)
+        if _is_whole(tail):
+            os.write(self._handle, b"\n")
+            os.fsync(self._handle)
+            return Recovery(
+                dropped_bytes=0,
+                dropped_text="",
+                message=f"{self.path}: the last line was whole but for its line end; kept.",
+            )
+        os.ftruncate(self._handle, size - len(tail))
+        os.fsync(self._handle)
+        return _dropped(self.path, tail)
+
+    def _tail(self, size: int) -> bytes:
+        """What stands after the last line end, read from the back in blocks."""
+        block = 4096
+        start = size
+        tail = b""
+        while start > 0 and b"\n" not in tail:
+            step = min(block, start)
+            start -= step
+            tail = os.pread(self._handle, step, start) + tail
+        return tail.rsplit(b"\n", 1)[-1]
