@@ -48,7 +48,8 @@ def this_process() -> ProcessUse:
         memory = process.memory_info().rss
     # Where the system does not count children, psutil leaves these two fields out.
     children_s = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-    return ProcessUse(cpu_s=times.user + times.system + children_s, memory_bytes=memory)
+    # The process's own times come in ticks of 10 ms there: a short window would use nothing.
+    return ProcessUse(cpu_s=time.process_time() + children_s, memory_bytes=memory)
 
 
 class ModelledRun:

@@ -110,8 +110,8 @@ class CarbonMonitor:
     def forecast(self, hours: int) -> tuple[IntensityReading, ...]:
         """One reading for each of the next ``hours`` clock hours, each with an uncertainty.
 
-        The source's own forecast where it has one; hours beyond its horizon are persistence, that
-        is the last value known, and say so. Where the source knows no uncertainty, the typical
+        The source's own forecast where it has one; hours beyond its horizon hold the last value
+        known (persistence), and say so. Where the source knows no uncertainty, the typical
         hourly spread of a grid stands in, and the note says that.
 
         Raises:
@@ -263,7 +263,7 @@ class CarbonMonitor:
                 kind="fallback" if last.kind == "fallback" else "forecast",
                 age_s=0.0,
                 uncertainty_g_per_kwh=None,
-            ).with_note(f"persistence, {why}")
+            ).with_note(f"the last value held, {why}")
             for lead in range(len(known) + 1, hours + 1)
         )
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from carbon.errors import IntensityError
 
@@ -45,6 +44,40 @@ class _TryAgainError(Exception):
         self.pause_s = pause_s
 
 
+class TextClient(Protocol):
+    """Anything that fetches a text from an address."""
+
+    def get_text(self, url: str, headers: Mapping[str, str]) -> str:
+        """The body of a successful answer.
+
+        Raises:
+            IntensityError: if there was none; says why.
+        """
+        ...
+
+
+class RecordedClient:
+    """A double that answers from a table, for tests and for replaying what a provider said.
+
+    Args:
+        answers: body by the end of the address; the longest end that fits wins.
+    """
+
+    def __init__(self, answers: Mapping[str, str]) -> None:
+        self._answers = dict(answers)
+
+    def get_text(self, url: str, headers: Mapping[str, str]) -> str:
+        """The recorded body.
+
+        Raises:
+            IntensityError: if nothing was recorded for this address.
+        """
+        fitting = [end for end in self._answers if url.endswith(end)]
+        if not fitting:
+            raise IntensityError(f"Nothing was recorded for {url}.")
+        return self._answers[max(fitting, key=len)]
+
+
 class HttpClient:
     """GET with a deadline over everything, since a slow body defeats a per-read timeout.
 
@@ -65,7 +98,7 @@ class HttpClient:
         self._monotonic = monotonic
         self._sleep = sleep
 
-    def get_text(self, url: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
+    def get_text(self, url: str, headers: Mapping[str, str]) -> str:
         """The body of a successful answer.
 
         Raises:
@@ -100,7 +133,7 @@ class HttpClient:
                 _raise_for_status(answer, body)
                 return body
         except (requests.exceptions.RequestException, HTTPError) as error:
-            raise _TryAgainError(f"{type(error).__name__}: {error}") from error
+            raise _TryAgainError(_plain(error, timeout_s)) from error
 
     def _read(self, answer: requests.Response, end: float) -> str:
         content = b""
@@ -126,3 +159,19 @@ def _raise_for_status(answer: requests.Response, body: str) -> None:
         raise _TryAgainError(f"HTTP {status} {short}", pause_s)
     if not 200 <= status < 300:
         raise IntensityError(f"The provider answered HTTP {status}: {short or 'no body'}")
+
+
+def _plain(error: Exception, timeout_s: float) -> str:
+    """What happened, without the address and the library's inner life."""
+    cause: BaseException = error
+    while isinstance(inner := _inner(cause), BaseException):
+        cause = inner
+    name = type(cause).__name__
+    if "Timeout" in name:
+        return f"silent for {timeout_s:.2g} s"
+    return f"no connection ({name})" if "Connection" in type(error).__name__ else f"broke ({name})"
+
+
+def _inner(error: BaseException) -> object:
+    reason = getattr(error, "reason", None)
+    return reason if reason is not None else next(iter(error.args), None)

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from carbon.errors import IntensityError
 from carbon.intensity.cache import ResponseCache
-from carbon.intensity.http import HttpClient
+from carbon.intensity.http import HttpClient, TextClient
 from carbon.intensity.protocol import (
     Basis,
     IntensityReading,
@@ -92,13 +92,13 @@ class NesoSource:
     def __init__(
         self,
         *,
-        client: HttpClient | None = None,
+        client: TextClient | None = None,
         cache: ResponseCache | None = None,
         base_url: str = BASE_URL,
         freshness: NesoFreshness | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._client = client if client is not None else HttpClient()
+        self._client: TextClient = client if client is not None else HttpClient()
         self._cache = cache if cache is not None else ResponseCache()
         self._base_url = base_url.rstrip("/")
         self._freshness = freshness if freshness is not None else NesoFreshness()

@@ -1,0 +1,264 @@
+"""``greenboard carbon``: the grid now, the hours ahead, and what the ledger adds up to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from carbon.entries import LedgerTotal
+    from carbon.intensity.protocol import IntensityReading
+    from carbon.monitor import CarbonMonitor
+
+app = typer.Typer(
+    help=(
+        "What the grid emits, now and ahead, and what was booked.\n\n"
+        "Every figure names its zone, time, basis, provider, age, and whether it was measured, "
+        "forecast, estimated, or a fallback and why.\n\n"
+        "  greenboard carbon now                      Great Britain, from NESO\n\n"
+        "  greenboard carbon now --trace em_gb.csv.gz --basis life --at 2024-06-01T12:00Z\n\n"
+        "  greenboard carbon forecast --hours 12 --json\n\n"
+        "  greenboard carbon ledger runs/demo/ledger.jsonl --by case"
+    ),
+    no_args_is_help=True,
+)
+
+Source = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="neso, trace, synthetic or fixed; repeat it for a fallback chain, best first. "
+        "Without it: --trace or --g-per-kwh if given, else neso; then synthetic."
+    ),
+]
+TraceFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Recorded trace (.csv, .csv.gz, .parquet) with time_utc and ci_direct or ci_life; "
+        "replayed where its dates have passed."
+    ),
+]
+Zone = Annotated[str | None, typer.Option(help="Name of the grid of a trace or fixed figure.")]
+BasisOption = Annotated[str, typer.Option("--basis", help="direct or life (life-cycle).")]
+AccountingOption = Annotated[
+    str,
+    typer.Option(
+        "--accounting", help="production, consumption or unstated; must agree in a chain."
+    ),
+]
+Figure = Annotated[float | None, typer.Option("--g-per-kwh", help="A fixed figure, gCO2e/kWh.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the synthetic grid.")]
+At = Annotated[
+    str | None,
+    typer.Option(help="Another time than now, ISO 8601 with time zone: 2024-06-01T12:00Z."),
+]
+CacheDir = Annotated[
+    Path | None, typer.Option(help="Folder for provider answers; memory only without it.")
+]
+NesoUrl = Annotated[str | None, typer.Option(help="Another address that speaks NESO's shape.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+
+
+@app.command("now")
+def now(
+    *,
+    source: Source = None,
+    trace: TraceFile = None,
+    zone: Zone = None,
+    basis: BasisOption = "direct",
+    accounting: AccountingOption = "unstated",
+    g_per_kwh: Figure = None,
+    seed: Seed = 0,
+    at: At = None,
+    cache_dir: CacheDir = None,
+    neso_url: NesoUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carbon intensity of the grid at present, with its provenance."""
+    monitor = _monitor(
+        source=source, trace=trace, zone=zone, basis=basis, accounting=accounting,
+        g_per_kwh=g_per_kwh, seed=seed, at=at, cache_dir=cache_dir, neso_url=neso_url,
+    )  # fmt: skip
+    reading = monitor.now()
+    if as_json:
+        typer.echo(json.dumps(_as_json(reading), indent=2))
+        return
+    typer.echo(f"{reading.g_per_kwh:.1f} gCO2e/kWh  ({reading.kind}, {reading.basis})")
+    typer.echo(f"zone {reading.zone}, from {reading.time:%Y-%m-%d %H:%M} UTC, {_age(reading)}")
+    typer.echo(f"provider {reading.provider}")
+    if reading.note:
+        typer.echo(f"note: {reading.note}")
+
+
+@app.command("forecast")
+def forecast(
+    *,
+    hours: Annotated[int, typer.Option(min=1, max=168, help="How many hours ahead.")] = 24,
+    source: Source = None,
+    trace: TraceFile = None,
+    zone: Zone = None,
+    basis: BasisOption = "direct",
+    accounting: AccountingOption = "unstated",
+    g_per_kwh: Figure = None,
+    seed: Seed = 0,
+    at: At = None,
+    cache_dir: CacheDir = None,
+    neso_url: NesoUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carbon intensity of the coming clock hours, with 95 % intervals and the method."""
+    monitor = _monitor(
+        source=source, trace=trace, zone=zone, basis=basis, accounting=accounting,
+        g_per_kwh=g_per_kwh, seed=seed, at=at, cache_dir=cache_dir, neso_url=neso_url,
+    )  # fmt: skip
+    readings = monitor.forecast(hours)
+    if as_json:
+        body = {"basis": monitor.basis, "forecast": [_as_json(r) for r in readings]}
+        typer.echo(json.dumps(body, indent=2))
+        return
+    first = readings[0]
+    typer.echo(f"zone {first.zone}, provider {first.provider}, basis {first.basis}")
+    typer.echo(f"{'hour (UTC)':<17}{'gCO2e/kWh':>10}{'95 % interval':>17}  kind")
+    for reading in readings:
+        low, high = reading.ci95 if reading.ci95 is not None else (float("nan"), float("nan"))
+        interval = f"{low:.1f} - {high:.1f}"
+        typer.echo(
+            f"{reading.time:%Y-%m-%d %H:%M} {reading.g_per_kwh:>10.1f}{interval:>17}  "
+            f"{reading.kind}"
+        )
+    for note in dict.fromkeys(r.note for r in readings if r.note):
+        typer.echo(f"note: {note}")
+
+
+@app.command("ledger")
+def ledger(
+    path: Annotated[Path, typer.Argument(help="The ledger (JSONL).")],
+    by: Annotated[str, typer.Option(help="stage, case or all.")] = "stage",
+    as_json: AsJson = False,
+) -> None:
+    """Energy and gross emissions booked so far; figures on different bases stay apart."""
+    from carbon.entries import total
+    from carbon.ledger import read_ledger
+
+    warnings: list[str] = []
+    totals = total(read_ledger(path, on_unfinished=warnings.append), by)  # type: ignore[arg-type]
+    if as_json:
+        body = {
+            "ledger": str(path),
+            "by": by,
+            "totals": [_total_json(row) for row in totals],
+            "warnings": warnings,
+        }
+        typer.echo(json.dumps(body, indent=2))
+        return
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    _print_totals(totals, by)
+
+
+def _print_totals(totals: tuple[LedgerTotal, ...], by: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Ledger by {by} (gross, no heat recovery)")
+    headings = (by, "entries", "measured kWh", "modelled kWh", "gCO2e", "basis", "not counted")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if 0 < i < 5 else "left", overflow="fold")
+    for row in totals:
+        table.add_row(
+            row.key, str(row.entries), f"{row.measured_kwh:.6g}", f"{row.modelled_kwh:.6g}",
+            f"{row.g_co2e:.6g}", row.intensity_basis or "no intensity", _not_counted(row),
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _not_counted(row: LedgerTotal) -> str:
+    parts = []
+    if row.unmeasured:
+        parts.append(f"{row.unmeasured} without energy")
+    if row.without_g_co2e:
+        parts.append(f"{row.without_g_co2e} without gCO2e")
+    return ", ".join(parts)
+
+
+def _monitor(
+    *,
+    source: list[str] | None,
+    trace: Path | None,
+    zone: str | None,
+    basis: str,
+    accounting: str,
+    g_per_kwh: float | None,
+    seed: int,
+    at: str | None,
+    cache_dir: Path | None,
+    neso_url: str | None,
+) -> CarbonMonitor:
+    from carbon.intensity.build import NESO_URL, GridConfig
+    from carbon.monitor import build_monitor
+
+    config = GridConfig(
+        sources=tuple(name for item in source or () for name in item.split(",") if name),
+        trace=trace,
+        basis=basis,  # type: ignore[arg-type]
+        accounting=accounting,  # type: ignore[arg-type]
+        zone=zone,
+        fixed_g_per_kwh=g_per_kwh,
+        fixed_origin="the command line",
+        seed=seed,
+        cache_dir=cache_dir,
+        neso_url=neso_url if neso_url is not None else NESO_URL,
+    )
+    return build_monitor(config, meter="null", clock=_clock(at))
+
+
+def _clock(at: str | None) -> Callable[[], datetime]:
+    if at is None:
+        return lambda: datetime.now(UTC)
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{at!r} is not a time; write for example 2024-06-01T12:00Z.", param_hint="--at"
+        ) from error
+    if moment.utcoffset() is None:
+        raise typer.BadParameter(
+            f"{at!r} lacks a time zone; add Z for UTC: {at}Z.", param_hint="--at"
+        )
+    return lambda: moment
+
+
+def _as_json(reading: IntensityReading) -> dict[str, Any]:
+    body = reading.as_dict()
+    value = body.pop("g_per_kwh")
+    body.pop("uncertainty_g_per_kwh")
+    interval = list(reading.ci95) if reading.ci95 is not None else None
+    return {"intensity_g_co2e_per_kwh": {"value": value, "ci95": interval, "n": 1}, **body}
+
+
+def _total_json(row: LedgerTotal) -> dict[str, Any]:
+    # Sums of booked figures carry no sampling error: the interval is null, n counts the entries.
+    counted = row.entries - row.unmeasured
+    return {
+        "key": row.key,
+        "intensity_basis": row.intensity_basis,
+        "entries": row.entries,
+        "energy_kwh": {"value": row.energy_kwh, "ci95": None, "n": counted},
+        "measured_kwh": row.measured_kwh,
+        "modelled_kwh": row.modelled_kwh,
+        "g_co2e": {"value": row.g_co2e, "ci95": None, "n": row.entries - row.without_g_co2e},
+        "unmeasured": row.unmeasured,
+        "without_g_co2e": row.without_g_co2e,
+    }
+
+
+def _age(reading: IntensityReading) -> str:
+    if reading.age_s < 3600:
+        return f"{reading.age_s / 60:.0f} min old"
+    if reading.age_s < 2 * 86_400:
+        return f"{reading.age_s / 3600:.1f} h old"
+    return f"{reading.age_s / 86_400:.0f} days old"
