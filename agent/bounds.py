@@ -24,13 +24,16 @@ lucky session can exceed the expected bound; each policy's additive expected gai
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Int8
+from jaxtyping import Bool, Float, Float64, Int8, Int64
 
 from agent.errors import ComparisonError
-from distill.evidence import EvidenceTable
+from agent.rollout import start_sessions
+from envs.setup import ReviewSetup
+from envs.tables import PatientTables
 
 BISECTIONS = 60
 EXPECTED = "expected_lp"
@@ -61,7 +64,7 @@ class SessionProblem:
     """
 
     logit: Float64[np.ndarray, "cases sets"]
-    fullest: Int[np.ndarray, " cases"]
+    fullest: Int64[np.ndarray, " cases"]
     label: Int8[np.ndarray, " cases"]
     cost_g_co2e: Float64[np.ndarray, "cases sets"]
     budget_g_co2e: float
@@ -72,24 +75,48 @@ class SessionProblem:
         return np.asarray(np.isfinite(self.logit))
 
 
-def set_energy_kwh(evidence: EvidenceTable) -> Float64[np.ndarray, " sets"]:
-    """Energy of reaching each evidence set from the empty one, kWh.
-
-    Every source processed beyond clinical once, and every transfer of the set.
-    """
-    fresh = evidence.processed & ~evidence.processed[0]
-    membership = evidence.sets.membership
-    return np.asarray(
-        fresh.astype(np.float64) @ evidence.pipeline_kwh
-        + membership.astype(np.float64) @ evidence.transfer_kwh
-    )
+def set_energy_kwh(tables: PatientTables) -> Float64[np.ndarray, " sets"]:
+    """Energy of reaching each evidence set from the empty one, kWh; the order does not matter."""
+    energy = np.zeros(tables.n_sets)
+    for k, following in enumerate(tables.next_set):
+        opened = following >= 0
+        energy[following[opened]] = energy[k] + tables.step_kwh[k, opened]
+    return energy
 
 
-def fullest_set(evidence: EvidenceTable) -> Int[np.ndarray, " patients"]:
+def fullest_set(
+    tables: PatientTables, logit: Float64[np.ndarray, "cases sets"]
+) -> Int64[np.ndarray, " cases"]:
     """The reachable set that processes most modalities, with the most transfers among those."""
-    transfers = len(evidence.transfers)
-    size = evidence.processed.sum(axis=1) * (transfers + 1) + evidence.sets.membership.sum(axis=1)
-    return np.asarray(np.where(evidence.reachable, size, -1).argmax(axis=1))
+    transfers = tables.next_set.shape[1]
+    modalities = tables.progress.shape[1] - transfers
+    progress = tables.progress.astype(np.int64)
+    size = progress[:, :modalities].sum(axis=1) * (transfers + 1)
+    size += progress[:, modalities:].sum(axis=1)
+    return np.asarray(np.where(np.isfinite(logit), size, -1).argmax(axis=1))
+
+
+def session_problems(setup: ReviewSetup, seeds: Sequence[int]) -> Iterator[SessionProblem]:
+    """The sessions of these seeds as the bounds see them, one after the other."""
+    state, tables, config = start_sessions(setup, seeds).state, setup.tables, setup.config
+    logit = tables.logit.reshape(-1, tables.n_sets)
+    energy = set_energy_kwh(tables)
+    n = config.n_cases
+    label = (np.arange(n) < setup.n_pos).astype(np.int8)
+    visit_hour = np.arange(config.max_visits) // config.slots_per_hour
+    for row in range(len(seeds)):
+        g_per_kwh = state.g_per_kwh[row][visit_hour]
+        first = np.empty(n)
+        first[state.queue[row, :n]] = g_per_kwh[:n]
+        cheapest = np.minimum(first, g_per_kwh[n:].min())
+        scores = logit[state.patient[row]].astype(np.float64)
+        yield SessionProblem(
+            logit=scores,
+            fullest=fullest_set(tables, scores),
+            label=label,
+            cost_g_co2e=cheapest[:, None] * energy[None, :],
+            budget_g_co2e=float(state.budget_g[row]),
+        )
 
 
 def _below(

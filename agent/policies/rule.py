@@ -51,11 +51,16 @@ class RulePolicy:
     ) -> Int64[np.ndarray, " batch"]:
         """The first rule that applies; finalise where its transfer is not open."""
         check_inputs(observation, action_mask, self.layout, self.catalogue)
+        seen = {
+            name: self.layout.physical(observation, name).astype(np.float32)
+            for name in ("budget_left", "urgency", "entropy")
+        }
+        # compared in the observation's precision, so that 0.8 is not above 0.8
         wanted = np.select(
             [
-                self.layout.physical(observation, "budget_left") < self.budget_floor,
-                self.layout.physical(observation, "urgency") > self.urgency_above,
-                self.layout.physical(observation, "entropy") > self.uncertainty_above,
+                seen["budget_left"] < np.float32(self.budget_floor),
+                seen["urgency"] > np.float32(self.urgency_above),
+                seen["entropy"] > np.float32(self.uncertainty_above),
             ],
             [
                 self.catalogue.finalise,

@@ -11,12 +11,15 @@ from agent.bounds import (
     EXPECTED,
     SessionProblem,
     additive_credit,
-    fullest_set,
     knapsack_lp,
     session_bounds,
+    session_problems,
     set_energy_kwh,
 )
 from agent.errors import ComparisonError
+from agent.policies.registry import make_policy
+from agent.rollout import run_sessions
+from envs.setup import build_setup
 from envs.toy import toy_evidence
 
 
@@ -59,20 +62,8 @@ def test_knapsack_by_hand() -> None:
 
 
 def problem(seed: int = 0, n: int = 16, share: float = 0.4) -> SessionProblem:
-    evidence = toy_evidence(80, seed=seed)
-    rng = np.random.default_rng(seed)
-    rows = np.concatenate(
-        [rng.choice(np.flatnonzero(evidence.label == c), n // 2, replace=False) for c in (1, 0)]
-    )
-    cost = 200.0 * set_energy_kwh(evidence)[None].repeat(n, axis=0)
-    full = fullest_set(evidence)[rows]
-    return SessionProblem(
-        logit=evidence.logit[rows].astype(np.float64),
-        fullest=full,
-        label=evidence.label[rows],
-        cost_g_co2e=cost,
-        budget_g_co2e=share * float(cost[np.arange(n), full].sum()),
-    )
+    setup = build_setup(evidence=toy_evidence(80, seed=seed), n_cases=n, budget_fraction=share)
+    return next(session_problems(setup, [seed]))
 
 
 def exact_auc(scores: np.ndarray, label: np.ndarray) -> float:
@@ -128,7 +119,20 @@ def test_a_session_of_one_class_is_refused() -> None:
 
 def test_energy_of_a_set_counts_each_pipeline_once() -> None:
     evidence = toy_evidence(60)
-    energy = set_energy_kwh(evidence)
+    energy = set_energy_kwh(build_setup(evidence=evidence, n_cases=8).tables)
     both = evidence.sets.index_of(["genomics->pathology", "genomics->clinical"])
     assert energy[0] == 0.0
     assert energy[both] == pytest.approx(0.8 + 2e-5)
+
+
+@pytest.mark.parametrize("name", ["always-everything", "rule", "price", "random"])
+def test_no_policy_gains_more_in_expectation_than_the_bound(name: str) -> None:
+    setup = build_setup(evidence=toy_evidence(120), n_cases=24, budget_mode="mask")
+    seeds = range(12)
+    records = run_sessions(make_policy(name, setup.layout, setup.catalogue), setup, seeds)
+    rows = np.arange(24)
+    for i, case in enumerate(session_problems(setup, seeds)):
+        bounds = session_bounds(case)
+        for key in bounds:
+            credit = additive_credit(case, clairvoyant=key == CLAIRVOYANT)
+            assert credit[rows, records.final_set[i]].sum() <= bounds[key] + 1e-12
