@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from envs.errors import ConfigError
 
@@ -13,6 +13,19 @@ BudgetMode = Literal["mask", "price", "mask+price", "cmdp"]
 BUDGET_MODES: tuple[str, ...] = get_args(BudgetMode)
 LEADS_H = (1, 3, 6, 12, 24)
 """Leads of the intensity forecast in every observation, hours."""
+
+BOUNDS: dict[str, tuple[float, float, bool]] = {
+    "n_cases": (2, 100_000, True),
+    "slots_per_hour": (1, 3600, True),
+    "budget_fraction": (0.0, 1e6, False),
+    "g_per_auc": (0.0, 1e18, False),
+    "urgent_fraction": (0.0, 1.0, False),
+    "slack_max_h": (0.0, 8760.0, False),
+    "slack_min_h": (0.0, 8760.0, False),
+    "forecast_sd_1h": (0.0, 1.0, False),
+    "forecast_sd_24h": (0.0, 1.0, False),
+}
+"""Lowest and highest value of each number, and whether it is a whole one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,28 +59,18 @@ class SessionConfig:
     forecast_sd_24h: float = 0.10
 
     def __post_init__(self) -> None:
-        if self.budget_mode not in BUDGET_MODES:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name)))
+        for low, high in (("slack_min_h", "slack_max_h"), ("forecast_sd_1h", "forecast_sd_24h")):
+            if getattr(self, low) > getattr(self, high):
+                raise ConfigError(
+                    f"{low} is {getattr(self, low):g}, above {high}, {getattr(self, high):g}."
+                )
+        if self.charges_price and self.g_per_auc <= 0.0:
             raise ConfigError(
-                f"Unknown budget_mode {self.budget_mode!r}; modes: {', '.join(BUDGET_MODES)}."
+                f"g_per_auc is {self.g_per_auc:g}, but budget_mode {self.budget_mode!r} needs a "
+                "price: the gCO2e that one unit of AUC gain is worth."
             )
-        self._check("n_cases", 2, 100_000, whole=True)
-        self._check("slots_per_hour", 1, 3600, whole=True)
-        self._check("budget_fraction", 0.0, math.inf)
-        self._check("urgent_fraction", 0.0, 1.0)
-        self._check("slack_min_h", 0.0, self.slack_max_h)
-        self._check("slack_max_h", 0.0, 24.0 * 365)
-        self._check("forecast_sd_1h", 0.0, 1.0)
-        self._check("forecast_sd_24h", self.forecast_sd_1h, 1.0)
-        if self.charges_price:
-            self._check("g_per_auc", 1e-9, math.inf)
-
-    def _check(self, name: str, low: float, high: float, *, whole: bool = False) -> None:
-        value = getattr(self, name)
-        kind = int if whole else (int, float)
-        good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-        if not good or not low <= value <= high:
-            number = "a whole number" if whole else "a finite number"
-            raise ConfigError(f"{name} is {value!r}; it must be {number} from {low:g} to {high:g}.")
 
     @property
     def masks_unaffordable(self) -> bool:
@@ -97,6 +100,20 @@ class SessionConfig:
         return float(self.forecast_sd_1h * lead_h**power)
 
 
+def _checked(name: str, value: object) -> object:
+    """One setting, whole numbers made floats where the setting is one."""
+    if name == "budget_mode":
+        if value not in BUDGET_MODES:
+            raise ConfigError(f"Unknown budget_mode {value!r}; modes: {', '.join(BUDGET_MODES)}.")
+        return value
+    low, high, whole = BOUNDS[name]
+    kinds = int if whole else (int, float)
+    if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high:
+        return value if whole else float(value)
+    number = "a whole number" if whole else "a finite number"
+    raise ConfigError(f"{name} is {value!r}; it must be {number} from {low:g} to {high:g}.")
+
+
 def resolve_config(config: SessionConfig | None, overrides: dict[str, object]) -> SessionConfig:
     """A configuration from an optional base and single fields, as environments accept them.
 
@@ -109,4 +126,5 @@ def resolve_config(config: SessionConfig | None, overrides: dict[str, object]) -
             close = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"Unknown argument {name!r}.{hint} Settings: {', '.join(names)}.")
-    return replace(config or SessionConfig(), **overrides)  # type: ignore[arg-type]
+    checked: dict[str, Any] = {name: _checked(name, value) for name, value in overrides.items()}
+    return replace(config or SessionConfig(), **checked)

@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Float, Float32, Float64
 
 from distill.transfers import Transfer
@@ -26,6 +25,7 @@ VERSION = 1
 MODALITY_GROUPS = ("present", "quality", "processed")
 TRANSFER_GROUPS = ("run", "gain", "energy", "g_co2e")
 GROUPS = MODALITY_GROUPS + TRANSFER_GROUPS
+Value = int | float | np.generic | np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ class ObservationLayout:
         start = self._positions[f"{name}_{members[0]}"] if members else 0
         return slice(start, start + len(members))
 
-    def encode(self, values: Mapping[str, npt.ArrayLike]) -> Float32[np.ndarray, "batch fields"]:
+    def encode(self, values: Mapping[str, Value]) -> Float32[np.ndarray, "batch fields"]:
         """Scale physical values into observations, clipped to the bounds.
 
         Args:
@@ -208,7 +208,7 @@ class ObservationLayout:
                               "observation holds finite numbers only.")  # fmt: skip
         return self.scale(raw)
 
-    def _by_field(self, values: Mapping[str, npt.ArrayLike]) -> dict[str, np.ndarray]:
+    def _by_field(self, values: Mapping[str, Value]) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
         for name, value in values.items():
             array = np.asarray(value, dtype=np.float64)
