@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from carbon.counters import NvmlMeter, RaplMeter
 from carbon.errors import MeterError
@@ -28,14 +28,6 @@ class ProcessUse:
 
     cpu_s: float
     memory_bytes: int
-
-
-class ProcessProbe(Protocol):
-    """Looks at the process; a parameter so that tests can say what it sees."""
-
-    def __call__(self) -> ProcessUse:
-        """What has been used up to now."""
-        ...
 
 
 def this_process() -> ProcessUse:
@@ -110,7 +102,7 @@ class ModelledMeter:
         self,
         *,
         assumptions: PipelineAssumptions | None = None,
-        probe: ProcessProbe = this_process,
+        probe: Callable[[], ProcessUse] = this_process,
         monotonic: Callable[[], float] = time.monotonic,
         reason: str = "asked for the model",
     ) -> None:

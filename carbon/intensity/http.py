@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from carbon.errors import IntensityError
 
@@ -44,6 +44,7 @@ class _TryAgainError(Exception):
         self.pause_s = pause_s
 
 
+@runtime_checkable
 class TextClient(Protocol):
     """Anything that fetches a text from an address."""
 
