@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8, Int16, Integer
 
-from distill.cohort_load import load_features, load_labels
+from distill.cohort_load import labels_of, load_features, read_label_table
 from distill.cohort_problems import Problems
 from distill.errors import CohortError
 from distill.manifest import CohortManifest, PipelineSpec, Role, parse_manifest
@@ -157,8 +157,9 @@ def load_cohort(path: Path, problems: Problems) -> Cohort | None:
     manifest = parse_manifest(path, problems)
     if manifest is None:
         return None
-    labels = load_labels(path, manifest, problems)
-    case_id = labels.case_id if labels else ()
+    table = read_label_table(path, manifest, problems)
+    labels = None if table is None else labels_of(table, manifest.label, problems)
+    case_id = () if table is None else table.case_id
     tables = {
         name: load_features(path, manifest, name, case_id, problems)
         for name in manifest.modalities()

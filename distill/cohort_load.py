@@ -37,13 +37,17 @@ class Labels:
     temporal: pd.DataFrame | None
 
 
-def load_labels(folder: Path, manifest: CohortManifest, problems: Problems) -> Labels | None:
-    """Read the label table; None where a problem with it was added."""
-    before = len(problems)
-    spec = manifest.label
-    table = read_table(folder, spec.table, problems)
-    if table is None or not _columns_are_there(table, spec, problems):
+def read_label_table(folder: Path, manifest: CohortManifest, problems: Problems) -> RawTable | None:
+    """Read the label table; None where it, or a column that the manifest names, is not there."""
+    table = read_table(folder, manifest.label.table, problems)
+    if table is None or not _columns_are_there(table, manifest.label, problems):
         return None
+    return table
+
+
+def labels_of(table: RawTable, spec: LabelSpec, problems: Problems) -> Labels | None:
+    """Labels, hospitals, folds and times of a label table; None where a cell has problems."""
+    before = len(problems)
     _check_ids(table, problems)
     label = _classes(table, spec, problems)
     group = _hospitals(table, spec, problems)

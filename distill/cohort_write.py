@@ -37,7 +37,7 @@ def write_cohort(
     Raises:
         CohortError: if ``path`` exists and ``force`` is not set, or it is not a cohort folder.
     """
-    _check_target(path, force)
+    check_target(path, force)
     path.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -50,7 +50,12 @@ def write_cohort(
     return path
 
 
-def _check_target(path: Path, force: bool) -> None:
+def check_target(path: Path, force: bool) -> None:
+    """Refuse a place where a cohort cannot be written.
+
+    Raises:
+        CohortError: if it exists and is not a cohort folder, or ``force`` is not set.
+    """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not path.is_dir() or not (path / MANIFEST).is_file():
