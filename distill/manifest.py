@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -92,7 +92,7 @@ class LabelSpec(_Section):
         return tuple(name for name in named if name is not None)
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _distinct(self) -> LabelSpec:
         if self.negative == self.positive:
             raise ValueError(f"negative and positive are both {self.positive!r}; name two classes")
         columns = (CASE_ID, *self.columns)
@@ -120,7 +120,7 @@ class CohortManifest(_Section):
     modality: dict[str, ModalitySpec]
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> CohortManifest:
         for name in self.modality:
             if not _MODALITY_NAME.fullmatch(name) or name == EMPTY_SET:
                 raise ValueError(

@@ -70,17 +70,17 @@ def clinical_llr(frame: pd.DataFrame) -> Float64[np.ndarray, " n"]:
         term = (high - low) * (x - (low + high) / 2) / number.spread**2
         total += np.nan_to_num(term, nan=0.0)
     for category in CLINICAL_CATEGORIES:
-        total += _category_llr(category, frame[category.name])
+        total += _category_llr(category, frame)
     return total
 
 
-def _category_llr(category: ClinicalCategory, cells: pd.Series[Any]) -> np.ndarray:
+def _category_llr(category: ClinicalCategory, frame: pd.DataFrame) -> np.ndarray:
     negative, positive = (np.array(p) for p in category.probability)
     ratio = np.log(positive / negative)
     names: Sequence[Any] = category.categories
     if category.numeric:
         names = [float(name) for name in names]
-    term = cells.map(dict(zip(names, ratio, strict=True)))
+    term = frame[category.name].map(dict(zip(names, ratio, strict=True)))
     return term.to_numpy(dtype=np.float64, na_value=0.0)
 
 
