@@ -1,0 +1,123 @@
+"""Cohort folder to bundle: training wrapped in a carbon monitor's window, pipelines priced.
+
+``distill`` knows nothing of energy and ``carbon`` nothing of models; here they meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from carbon.entries import LedgerEntry
+from carbon.monitor import CarbonMonitor
+from carbon.pipeline import DeclaredPipeline, PipelineAssumptions, pipeline_energy_kwh
+from distill.bundle import check_target
+from distill.cohort import Cohort, read_cohort
+from distill.config import TrainConfig
+from distill.train import Progress, fit, no_progress
+from distill.write import write_bundle
+
+STAGE = "train"
+INFERENCE_BUDGET_S = 0.005
+"""Core time that one bridge and student inference is priced at: the bound that benchmarks hold it
+to. A measured time would make two runs of the same seed differ."""
+INFERENCE_MEMORY_GB = 0.5
+S_PER_H = 3600.0
+
+
+def pipeline_energies_kwh(
+    cohort: Cohort, assumptions: PipelineAssumptions | None = None
+) -> dict[str, float]:
+    """Modelled energy of processing each inference modality once, kWh.
+
+    Raises:
+        CohortError: if a modality declares no pipeline, so that its energy is unknown.
+    """
+    energies = {}
+    for name in cohort.modalities("inference"):
+        spec = cohort.pipeline(name)
+        declared = DeclaredPipeline(
+            core_hours=spec.core_hours,
+            gpu_hours=spec.gpu_hours,
+            memory_gb=spec.memory_gb,
+            cores=spec.cores,
+            note=spec.note,
+        )
+        energies[name] = pipeline_energy_kwh(declared, assumptions)
+    return energies
+
+
+def transfer_energy_kwh(assumptions: PipelineAssumptions | None = None) -> float:
+    """Modelled energy of one bridge and student inference on one core, kWh."""
+    declared = DeclaredPipeline(
+        core_hours=INFERENCE_BUDGET_S / S_PER_H, gpu_hours=0.0, memory_gb=INFERENCE_MEMORY_GB
+    )
+    return pipeline_energy_kwh(declared, assumptions)
+
+
+def training_record(entry: LedgerEntry, seconds: float) -> dict[str, Any]:
+    """The ``training`` part of ``metrics.json``: what was spent and how that is known."""
+    intensity = entry.intensity
+    return {
+        "seconds": seconds,
+        "energy_kwh": {
+            "value": entry.energy_kwh,
+            "basis": entry.energy_basis,
+            "source": entry.energy_source,
+            "reason": entry.energy_reason,
+        },
+        "g_co2e": {
+            "value": entry.g_co2e,
+            "reason": None if entry.g_co2e is not None else entry.note or "energy unmeasured",
+        },
+        "intensity": None if intensity is None else intensity.as_dict(),
+    }
+
+
+def build_bundle(
+    cohort_path: Path,
+    out: Path,
+    *,
+    config: TrainConfig,
+    monitor: CarbonMonitor,
+    created: datetime,
+    assumptions: PipelineAssumptions | None = None,
+    progress: Progress = no_progress,
+) -> Mapping[str, Any]:
+    """Read a cohort, train under the monitor, and write the bundle whole or not at all.
+
+    Args:
+        cohort_path: the cohort's folder.
+        out: the bundle's folder.
+        config: settings and seed.
+        monitor: measures the training and knows the grid.
+        created: the time that the manifest names.
+        assumptions: the machine that pipelines are priced on.
+        progress: told of every step.
+
+    Returns:
+        The ``training`` record that the bundle's metrics hold.
+
+    Raises:
+        CohortError: if the folder cannot be used.
+        TrainingError: if it cannot be learnt from.
+        BundleError: if ``out`` is something else, or the export disagrees.
+    """
+    check_target(out)
+    cohort = read_cohort(cohort_path)
+    energies = pipeline_energies_kwh(cohort, assumptions)
+    with monitor.window(STAGE) as window:
+        trained = fit(cohort, config, progress)
+    record = training_record(window.entry, trained.seconds)
+    write_bundle(
+        trained,
+        out,
+        pipeline_kwh=energies,
+        transfer_kwh=transfer_energy_kwh(assumptions),
+        created=created,
+        training=record,
+        energy_note=f"transfers: {INFERENCE_BUDGET_S * 1000:.0f} ms of one core each, modelled",
+    )
+    return record

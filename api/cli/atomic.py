@@ -1,0 +1,35 @@
+"""Write a JSON file whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from api.errors import ApiError
+
+
+class OutputError(ApiError, OSError):
+    """An output file that cannot be written."""
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write beside the target, flush to disk, then rename.
+
+    Raises:
+        OutputError: if the folder does not exist or cannot be written to.
+    """
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -1,0 +1,81 @@
+"""``greenboard train``: a cohort folder becomes a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SHOWN = ("cohort", "synthetic", "n", "full", "single", "baselines", "best_baseline", "training")
+
+
+def train(
+    *,
+    cohort: Annotated[Path, typer.Option(help="Cohort folder with cohort.toml.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle is replaced.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bundle.")] = 0,
+    preset: Annotated[str, typer.Option(help="default, or quick for demonstrations.")] = "default",
+    threads: Annotated[int, typer.Option(min=0, help="Cores; 0: two, or the one there is.")] = 0,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Recorded grid trace to price training by; else a synthetic day."),
+    ] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Ledger to book the training in.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """Train teachers, bridges and one student; write BUNDLE with its out-of-fold figures.
+
+    Hospitals are never split: what is reported of a patient comes from models that have not seen
+    the patient's fold.
+
+    Examples:
+      greenboard train --cohort cohort --out bundle --preset quick
+
+      greenboard train --cohort ../shared/data/tcga_nsclc --out bundle --seed 1 --json
+    """
+    from datetime import UTC, datetime
+
+    from agent.build import build_bundle
+    from api.cli.progress import stage_bar
+    from carbon.intensity.build import GridConfig
+    from carbon.monitor import build_monitor
+    from distill.bundle import METRICS, read_json
+    from distill.config import TrainConfig
+
+    grid = GridConfig(trace=trace) if trace is not None else GridConfig(sources=("synthetic",))
+    monitor = build_monitor(grid, ledger=ledger)
+    config = TrainConfig.preset(preset, seed=seed, threads=threads)
+    with stage_bar("train") as progress:
+        build_bundle(
+            cohort,
+            out,
+            config=config,
+            monitor=monitor,
+            created=datetime.now(UTC),
+            progress=progress,
+        )
+    metrics = read_json(out / METRICS)
+    if as_json:
+        shown = {"bundle": str(out), **{key: metrics[key] for key in SHOWN}}
+        typer.echo(json.dumps(shown, indent=1, ensure_ascii=False))
+    else:
+        _show(out, metrics)
+
+
+def _show(out: Path, metrics: dict[str, Any]) -> None:
+    from api.cli.figures import auc_line
+
+    source = "SYNTHETIC patients" if metrics["synthetic"] else "patients"
+    typer.echo(f"{metrics['cohort']}: {metrics['n']} {source}, out of fold by hospital")
+    typer.echo(auc_line("everything a patient has", metrics["full"]))
+    for name, card in metrics["single"].items():
+        typer.echo(auc_line(f"{name} alone", card))
+    for name in dict.fromkeys(("late_fusion", metrics["best_baseline"])):
+        typer.echo(auc_line(f"baseline {name}", metrics["baselines"][name]))
+    training = metrics["training"]
+    energy = training["energy_kwh"]
+    spent = "unknown" if energy["value"] is None else f"{energy['value']:.5f} kWh"
+    typer.echo(f"trained in {training['seconds']:.0f} s, {spent} ({energy['basis']})")
+    typer.echo(f"bundle: {out}")

@@ -1,0 +1,34 @@
+"""What the student is fitted to, as tensors: patients, soft labels, latents, synthetic rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Tensors of the training patients and of the synthetic rows.
+
+    Attributes:
+        x: features, zeros where absent or padded.
+        present: which modalities each patient has.
+        target: mixture of the hard label and the soft label of all teachers.
+        label: hard label.
+        teacher: held-out probability of each modality's teacher, 0.5 where absent.
+        latent: each modality's teacher latent, zeros where absent.
+        synthetic_x: synthetic rows per modality.
+        synthetic_target: the teachers' probabilities for them.
+    """
+
+    x: Float[Tensor, "rows modalities features"]
+    present: Bool[np.ndarray, "rows modalities"]
+    target: Float[Tensor, " rows"]
+    label: Float[Tensor, " rows"]
+    teacher: Float[Tensor, "rows modalities"]
+    latent: Float[Tensor, "rows modalities latent"]
+    synthetic_x: Float[Tensor, "synthetic modalities features"]
+    synthetic_target: Float[Tensor, "synthetic modalities"]

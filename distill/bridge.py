@@ -1,0 +1,42 @@
+"""Bridges: what a source modality says of a target, learnt from the target's frozen teacher.
+
+The network itself is :class:`distill.student.Bridges`, a part of the student, so that a bridge is
+run on the source's latent at no further cost.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from distill.batches import Batches
+from distill.config import TrainConfig
+from distill.losses import latent_regression, soft_cross_entropy
+from distill.student import Encoded, StudentShape
+
+
+def bridge_loss(
+    shape: StudentShape,
+    data: Batches,
+    encoded: Encoded,
+    rows: Int[Tensor, " batch"],
+    config: TrainConfig,
+) -> Float[Tensor, ""]:
+    """Task cross-entropy, soft-label cross-entropy, and regression to the target's latent.
+
+    The first is over all patients with the source; the other two need the target as well, for its
+    teacher's held-out probability and its task-trained latent.
+    """
+    present = torch.from_numpy(data.present[rows.numpy()]).float()
+    source, target = list(shape.sources), list(shape.targets)
+    has_source = present[:, source]
+    paired = has_source * present[:, target]
+    hard = data.label[rows].unsqueeze(1).expand_as(encoded.bridge_logit)
+    soft = data.teacher[rows][:, target]
+    latent = data.latent[rows][:, target]
+    return (
+        config.bridge_task_weight * soft_cross_entropy(encoded.bridge_logit, hard, has_source)
+        + config.bridge_soft_weight * soft_cross_entropy(encoded.bridge_logit, soft, paired)
+        + config.bridge_latent_weight * latent_regression(encoded.bridge_latent, latent, paired)
+    )

@@ -1,0 +1,109 @@
+"""Everything that can be set about training, in one frozen class with named presets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from distill.errors import TrainingError
+
+Preset = Literal["default", "quick"]
+PRESETS: tuple[Preset, ...] = ("default", "quick")
+
+
+def default_threads() -> int:
+    """Two cores, or the one that there is."""
+    return min(2, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of one training run; the same settings and seed give the same bundle.
+
+    Attributes:
+        seed: the only source of randomness.
+        threads: cores that torch and the trees may use; part of what is deterministic.
+        screen_to: features kept per modality, chosen on training rows.
+        screen_trees: extremely randomised trees that rank features.
+        boosting_rounds: trees of a boosted teacher.
+        epochs: passes over the labelled training rows.
+        batch: patients a step.
+        sets_per_patient: random evidence sets drawn per patient and step.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: AdamW's.
+        width: units of a modality's encoder.
+        latent: units of a teacher's latent, and so of a bridge's estimate of it.
+        token: size of a token in the attention.
+        heads: attention heads.
+        dropout: dropout inside the encoders.
+        soft_share: weight of the soft label against the hard one, 0 to 1.
+        branch_weight: weight of each modality's own loss.
+        match_weight: weight of matching the teachers on synthetic rows.
+        synthetic_rows: synthetic rows per modality.
+        swap_rate: chance that a cell of a synthetic row comes from the partner.
+        bridge_task_weight: bridge: cross-entropy on labels.
+        bridge_soft_weight: bridge: soft-label cross-entropy against the target's teacher.
+        bridge_latent_weight: bridge: regression to the target's latent.
+        calibration_folds: training folds of which each is held out once to fit temperatures.
+        boosted_baselines: also the boosted early fusion, the slowest of the baselines.
+    """
+
+    seed: int = 0
+    threads: int = 0
+    screen_to: int = 64
+    screen_trees: int = 200
+    boosting_rounds: int = 150
+    epochs: int = 100
+    batch: int = 128
+    sets_per_patient: int = 4
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    width: int = 48
+    latent: int = 16
+    token: int = 32
+    heads: int = 4
+    dropout: float = 0.2
+    soft_share: float = 0.7
+    branch_weight: float = 0.5
+    match_weight: float = 2.0
+    synthetic_rows: int = 1500
+    swap_rate: float = 0.35
+    bridge_task_weight: float = 0.1
+    bridge_soft_weight: float = 0.1
+    bridge_latent_weight: float = 0.1
+    calibration_folds: int = 5
+    boosted_baselines: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise TrainingError(f"threads is {self.threads}; use 1 or more (0: two, or fewer).")
+        if self.token % self.heads:
+            raise TrainingError(f"token ({self.token}) must be a multiple of heads ({self.heads}).")
+        if not 0 <= self.soft_share <= 1 or not 0 < self.swap_rate < 1:
+            raise TrainingError("soft_share and swap_rate are shares between 0 and 1.")
+        for name in ("epochs", "batch", "screen_to", "sets_per_patient", "calibration_folds"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+
+    @property
+    def n_threads(self) -> int:
+        """Threads to use, with 0 resolved."""
+        return self.threads or default_threads()
+
+    @classmethod
+    def preset(cls, name: str, *, seed: int = 0, threads: int = 0) -> TrainConfig:
+        """``default`` for results, ``quick`` for demonstrations (seconds instead of minutes).
+
+        Raises:
+            TrainingError: if there is no such preset.
+        """
+        if name not in PRESETS:
+            raise TrainingError(f"Unknown preset {name!r}; choose one of {', '.join(PRESETS)}.")
+        base = cls(seed=seed, threads=threads)
+        if name == "default":
+            return base
+        return replace(
+            base, screen_trees=60, boosting_rounds=60, epochs=25, sets_per_patient=3,
+            synthetic_rows=1000, calibration_folds=1, boosted_baselines=False,
+        )  # fmt: skip

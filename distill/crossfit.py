@@ -1,0 +1,164 @@
+"""Teachers crossfitted by fold: nothing that scores a patient has seen the patient's fold.
+
+Every fit is named by the folds it has *not* seen. To get held-out predictions for the rows that a
+fit of ``excluded`` may use, further folds are excluded one group at a time; so the fit that
+excludes {1, 2} serves fold 2 for the model of fold 1 and fold 1 for the model of fold 2, and is
+made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int, Int8, Int16
+
+from distill.config import TrainConfig
+from distill.errors import TrainingError
+from distill.table import RawTable
+from distill.teacher import CANDIDATES, Teacher, TeacherFit, choose, fit_teacher
+
+Folds = frozenset[int]
+MAX_INNER = 5
+MIN_FOLDS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityRows:
+    """A modality's raw values and the cohort's rows that they belong to."""
+
+    name: str
+    raw: RawTable
+    row: Int[np.ndarray, " having"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """A cohort as arrays: what training may see.
+
+    Attributes:
+        modalities: inference modalities, clinical first.
+        privileged: modalities that only teach.
+        tables: values of both kinds.
+        label: 0 or 1 per patient.
+        fold: fold per patient; no hospital is in two folds.
+    """
+
+    modalities: tuple[str, ...]
+    privileged: tuple[str, ...]
+    tables: Mapping[str, ModalityRows]
+    label: Int8[np.ndarray, " patients"]
+    fold: Int16[np.ndarray, " patients"]
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The fold numbers, ascending."""
+        return tuple(int(f) for f in np.unique(self.fold))
+
+    def rows(self, excluded: Folds) -> Bool[np.ndarray, " patients"]:
+        """Patients outside the excluded folds."""
+        return ~np.isin(self.fold, sorted(excluded))
+
+    def present(self) -> Bool[np.ndarray, "patients modalities"]:
+        """Who has which inference modality."""
+        out = np.zeros((self.label.size, len(self.modalities)), dtype=bool)
+        for j, name in enumerate(self.modalities):
+            out[self.tables[name].row, j] = True
+        return out
+
+
+def seed_for(config: TrainConfig, purpose: int, excluded: Iterable[int]) -> int:
+    """A seed that depends on the run's seed, the purpose and the folds left out, nothing else.
+
+    So a fit that excludes a fold is bit for bit the same whatever that fold holds.
+    """
+    entropy = [config.seed, purpose, *(fold + 1 for fold in sorted(excluded))]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] & 0x7FFFFFFF)
+
+
+def inner_groups(folds: Iterable[int]) -> tuple[Folds, ...]:
+    """The remaining folds, each to be held out once; many folds are held out in groups."""
+    ordered = sorted(folds)
+    n = min(MAX_INNER, len(ordered))
+    return tuple(frozenset(ordered[i::n]) for i in range(n))
+
+
+def check_folds(folds: tuple[int, ...]) -> None:
+    """Refuse too few folds.
+
+    Raises:
+        TrainingError: if there are fewer than four.
+    """
+    if len(folds) < MIN_FOLDS:
+        raise TrainingError(
+            f"The cohort has {len(folds)} folds; crossfitting by hospital needs at least "
+            f"{MIN_FOLDS}. Split the hospitals into more folds."
+        )
+
+
+@dataclass(kw_only=True)
+class TeacherLattice:
+    """Makes and remembers teachers for every set of excluded folds that is asked for."""
+
+    data: TrainingData
+    config: TrainConfig
+    on_fit: Callable[[str], None] = lambda _: None
+    _fits: dict[tuple[str, Folds], TeacherFit] = field(default_factory=dict)
+    _teachers: dict[tuple[str, Folds], tuple[Teacher, Float64[np.ndarray, " patients"]]] = field(
+        default_factory=dict
+    )
+
+    def fit(self, modality: str, excluded: Folds) -> TeacherFit:
+        """Candidates fitted on all patients outside ``excluded`` who have the modality."""
+        key = (modality, excluded)
+        if key not in self._fits:
+            table = self.data.tables[modality]
+            inside = np.flatnonzero(self.data.rows(excluded)[table.row])
+            names = (*self.data.modalities, *self.data.privileged)
+            self._fits[key] = fit_teacher(
+                modality,
+                table.raw.take(inside),
+                self.data.label[table.row[inside]].astype(np.int64),
+                self.config,
+                seed_for(self.config, 10 + names.index(modality), excluded),
+            )
+            self.on_fit(f"teacher of {modality}")
+        return self._fits[key]
+
+    def held_out(
+        self, modality: str, excluded: Folds
+    ) -> dict[str, Float64[np.ndarray, " patients"]]:
+        """Every candidate's log-odds for the rows outside ``excluded``, each held out; NaN else."""
+        table = self.data.tables[modality]
+        out = {name: np.full(self.data.label.size, np.nan) for name in CANDIDATES}
+        for group in inner_groups(set(self.data.folds) - excluded):
+            inside = np.flatnonzero(np.isin(self.data.fold[table.row], sorted(group)))
+            if not inside.size:
+                continue
+            scored = self.fit(modality, excluded | group).logits(table.raw.take(inside))
+            for name in CANDIDATES:
+                out[name][table.row[inside]] = scored[name]
+        return out
+
+    def teacher(
+        self, modality: str, excluded: Folds
+    ) -> tuple[Teacher, Float64[np.ndarray, " patients"]]:
+        """The frozen teacher of these folds, and its calibrated held-out log-odds (NaN: none).
+
+        The log-odds cover exactly the patients outside ``excluded`` who have the modality.
+        """
+        key = (modality, excluded)
+        if key not in self._teachers:
+            held_out = self.held_out(modality, excluded)
+            seen = np.isfinite(held_out[CANDIDATES[0]])
+            choice, temperature = choose(
+                {name: z[seen] for name, z in held_out.items()},
+                self.data.label[seen].astype(np.int64),
+            )
+            teacher = Teacher(
+                modality=modality, fit=self.fit(modality, excluded), choice=choice,
+                temperature=temperature,
+            )  # fmt: skip
+            self._teachers[key] = (teacher, held_out[choice] / temperature)
+        return self._teachers[key]

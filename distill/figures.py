@@ -1,0 +1,59 @@
+"""The figures of ``metrics.json`` and of ``greenboard evaluate``: same keys, same definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int8
+
+from distill.metrics import score_card
+from distill.transfers import EvidenceSets
+
+Card = dict[str, Any]
+Logits = Mapping[str, Float64[np.ndarray, " patients"]]
+
+
+def cards(label: Int8[np.ndarray, " patients"], logits: Logits, seed: int) -> dict[str, Card]:
+    """A score card (AUC, Brier, calibration error) a name; NaN log-odds leave a patient out."""
+    y = label.astype(np.int64)
+    return {
+        name: score_card(y, logit, np.random.default_rng([seed, k]))
+        for k, (name, logit) in enumerate(logits.items())
+    }
+
+
+def student_figures(
+    label: Int8[np.ndarray, " patients"],
+    *,
+    sets: EvidenceSets,
+    modalities: tuple[str, ...],
+    full: Float64[np.ndarray, " patients"],
+    evidence: Float64[np.ndarray, "patients sets"],
+    single: Float64[np.ndarray, "patients modalities"],
+    seed: int,
+) -> dict[str, Any]:
+    """``full``, ``evidence.<set>`` and ``single.<modality>``.
+
+    ``full`` is every patient with all that the patient has; a set or a single modality is scored
+    on the patients who have what it needs. ``single`` shows the student that modality's own token
+    and nothing else: clinical data are masked too, and no bridge is run.
+    """
+    by_set = {sets.name(k): evidence[:, k] for k in range(evidence.shape[1])}
+    by_modality = {m: single[:, j] for j, m in enumerate(modalities)}
+    return {
+        "full": cards(label, {"full": full}, seed)["full"],
+        "evidence": cards(label, by_set, seed + 1),
+        "single": cards(label, by_modality, seed + 2),
+    }
+
+
+def best_by_auc(figures: Mapping[str, Card], patients: int) -> str | None:
+    """The name with the highest AUC among those that score all patients."""
+    scored = {
+        name: card["auc"]["value"]
+        for name, card in figures.items()
+        if card["auc"]["value"] is not None and card["auc"]["n"] == patients
+    }
+    return max(scored, key=lambda name: scored[name]) if scored else None

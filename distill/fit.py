@@ -1,0 +1,255 @@
+"""Fit one student to the patients outside some folds, taught by the teachers of those folds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int
+from scipy.special import expit
+from torch import Tensor
+
+from distill.batches import Batches
+from distill.bridge import bridge_loss
+from distill.config import TrainConfig
+from distill.crossfit import Folds, TeacherLattice, TrainingData, seed_for
+from distill.losses import soft_cross_entropy
+from distill.preprocess import TablePreprocessor
+from distill.sampling import random_sets, swapped_rows
+from distill.student import Student, StudentShape, TeacherNet
+from distill.transfers import all_transfers
+
+NET_STEPS = 120
+SEED_SYNTHETIC, SEED_NET, SEED_STUDENT = 1, 2, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedStudent:
+    """A student with the preprocessing that it was trained behind."""
+
+    model: Student
+    preprocessors: tuple[TablePreprocessor, ...]
+
+    @property
+    def shape(self) -> StudentShape:
+        """Sizes and names."""
+        return self.model.shape
+
+    @torch.no_grad()
+    def logits(
+        self,
+        x: Float32[np.ndarray, "rows modalities features"],
+        mask: Float32[np.ndarray, "rows sets tokens"],
+        chunk: int = 64,
+    ) -> tuple[Float64[np.ndarray, "rows sets"], Float64[np.ndarray, "rows tokens"]]:
+        """Uncalibrated log-odds of every set and of every token; rows in chunks to spare memory.
+
+        A mask with one row is used for all patients.
+        """
+        self.model.eval()
+        logit = np.empty((x.shape[0], mask.shape[1]))
+        token = np.empty((x.shape[0], mask.shape[2]))
+        for start in range(0, x.shape[0], chunk):
+            part = slice(start, start + chunk)
+            inputs = torch.from_numpy(x[part])
+            chosen = mask if mask.shape[0] == 1 else mask[part]
+            masks = torch.from_numpy(np.ascontiguousarray(chosen))
+            out = self.model(inputs, masks.expand(inputs.shape[0], -1, -1))
+            logit[part], token[part] = out.logit.numpy(), out.token_logit.numpy()
+        return logit, token
+
+
+def features_of(
+    data: TrainingData, preprocessors: tuple[TablePreprocessor, ...], width: int
+) -> Float32[np.ndarray, "patients modalities features"]:
+    """All patients' features behind one student's preprocessing."""
+    x = np.zeros((data.label.size, len(data.modalities), width), dtype=np.float32)
+    for j, name in enumerate(data.modalities):
+        table = data.tables[name]
+        part = preprocessors[j].transform(table.raw)
+        x[table.row, j, : part.shape[1]] = part
+    return x
+
+
+def soft_labels(
+    lattice: TeacherLattice, excluded: Folds
+) -> tuple[Float64[np.ndarray, " patients"], Float64[np.ndarray, "patients modalities"]]:
+    """Held-out probabilities: of all teachers together, and of each inference teacher.
+
+    The inference teachers' log-odds are summed (strong late fusion); each privileged teacher that
+    saw the patient counts as much as that sum. NaN where a patient is excluded or lacks it.
+    """
+    data = lattice.data
+    each = np.stack([lattice.teacher(m, excluded)[1] for m in data.modalities], axis=1)
+    voices = [expit(np.nansum(each, axis=1))]
+    voices += [expit(lattice.teacher(m, excluded)[1]) for m in data.privileged]
+    stacked = np.stack(voices, axis=1)
+    counted = np.isfinite(stacked)
+    together = np.where(counted, stacked, 0.0).sum(axis=1) / counted.sum(axis=1)
+    return together, expit(each)
+
+
+def train_teacher_net(
+    x: Float[Tensor, "rows features"],
+    target: Float[Tensor, " rows"],
+    latent: int,
+    seed: int,
+) -> TeacherNet:
+    """A task-trained network on one modality, then frozen: its latent is what bridges aim at."""
+    torch.manual_seed(seed)
+    net = TeacherNet(x.shape[1], latent)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=0.05)
+    weight = torch.ones_like(target)
+    for _ in range(NET_STEPS):
+        optimiser.zero_grad()
+        loss = soft_cross_entropy(net(x)[1], target, weight)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return net.requires_grad_(False).eval()
+
+
+def _latents(
+    x: Float[Tensor, "rows modalities features"],
+    present: Bool[np.ndarray, "rows modalities"],
+    target: Float[Tensor, " rows"],
+    config: TrainConfig,
+    excluded: Folds,
+) -> Float[Tensor, "rows modalities latent"]:
+    out = torch.zeros(x.shape[0], x.shape[1], config.latent)
+    for j in range(x.shape[1]):
+        have = torch.from_numpy(np.flatnonzero(present[:, j]))
+        seed = seed_for(config, 100 * SEED_NET + j, excluded)
+        net = train_teacher_net(x[have, j], target[have], config.latent, seed)
+        latent = net(x[have, j])[0]
+        # Unit scale, so that the regression's weight means the same for every modality.
+        out[have, j] = (latent - latent.mean(0)) / latent.std(0).clamp(min=1e-3)
+    return out
+
+
+def _synthetic(
+    lattice: TeacherLattice, excluded: Folds, rows: int, width: int
+) -> tuple[Float[Tensor, "synthetic modalities features"], Float[Tensor, "synthetic modalities"]]:
+    data, config = lattice.data, lattice.config
+    x = np.zeros((rows, len(data.modalities), width), dtype=np.float32)
+    target = np.zeros((rows, len(data.modalities)), dtype=np.float32)
+    for j, name in enumerate(data.modalities):
+        rng = np.random.default_rng(seed_for(config, 100 * SEED_SYNTHETIC + j, excluded))
+        table = data.tables[name]
+        inside = np.flatnonzero(data.rows(excluded)[table.row])
+        raw = swapped_rows(table.raw.take(inside), rows, config.swap_rate, rng)
+        teacher, _ = lattice.teacher(name, excluded)
+        part = teacher.fit.preprocessor.transform(raw)
+        x[:, j, : part.shape[1]] = part
+        target[:, j] = expit(teacher.logit(raw))
+    return torch.from_numpy(x), torch.from_numpy(target)
+
+
+def make_batches(
+    lattice: TeacherLattice,
+    excluded: Folds,
+    preprocessors: tuple[TablePreprocessor, ...],
+    width: int,
+) -> Batches:
+    """Everything that training on these folds needs, as tensors."""
+    data, config = lattice.data, lattice.config
+    rows = np.flatnonzero(data.rows(excluded))
+    together, each = soft_labels(lattice, excluded)
+    label = data.label[rows].astype(np.float32)
+    share = config.soft_share
+    target = torch.from_numpy(((1 - share) * label + share * together[rows]).astype(np.float32))
+    x = torch.from_numpy(features_of(data, preprocessors, width)[rows])
+    present = data.present()[rows]
+    synthetic_x, synthetic_target = _synthetic(lattice, excluded, config.synthetic_rows, width)
+    return Batches(
+        x=x,
+        present=present,
+        target=target,
+        label=torch.from_numpy(label),
+        teacher=torch.from_numpy(np.nan_to_num(each[rows], nan=0.5).astype(np.float32)),
+        latent=_latents(x, present, target, config, excluded),
+        synthetic_x=synthetic_x,
+        synthetic_target=synthetic_target,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What one step trains on: patients, synthetic rows, and the patients' evidence sets."""
+
+    rows: Int[Tensor, " batch"]
+    synthetic: Int[Tensor, " synthetic"]
+    mask: Float[Tensor, "batch sets tokens"]
+
+
+def student_loss(
+    model: Student, data: Batches, draw: Draw, config: TrainConfig
+) -> Float[Tensor, ""]:
+    """The whole objective on one batch; the terms are described in ``distill/README.md``."""
+    encoded = model.encode(data.x[draw.rows])
+    fused = model.fuse(encoded, draw.mask).logit
+    target = data.target[draw.rows].unsqueeze(1)
+    present = torch.from_numpy(data.present[draw.rows.numpy()]).float()
+    own = target.expand_as(encoded.branch_logit)
+    matched = model.encoder(data.synthetic_x[draw.synthetic])[1]
+    return (
+        soft_cross_entropy(fused, target.expand_as(fused), torch.ones_like(fused))
+        + config.branch_weight * soft_cross_entropy(encoded.branch_logit, own, present)
+        + config.match_weight
+        * soft_cross_entropy(
+            matched, data.synthetic_target[draw.synthetic], torch.ones_like(matched)
+        )
+        + bridge_loss(model.shape, data, encoded, draw.rows, config)
+    )
+
+
+def train_student(data: Batches, shape: StudentShape, config: TrainConfig, seed: int) -> Student:
+    """AdamW with a one-cycle schedule; every step sees several random evidence sets a patient."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = Student(shape).train()
+    n = data.x.shape[0]
+    per_epoch = math.ceil(n / config.batch)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=config.learning_rate, total_steps=config.epochs * per_epoch
+    )
+    for _ in range(config.epochs):
+        order = rng.permutation(n)
+        for start in range(0, n, config.batch):
+            rows = order[start : start + config.batch]
+            mask = random_sets(data.present[rows], shape, config.sets_per_patient, rng)
+            synthetic = rng.integers(0, data.synthetic_x.shape[0], config.batch)
+            optimiser.zero_grad()
+            draw = Draw(
+                rows=torch.from_numpy(rows),
+                synthetic=torch.from_numpy(synthetic),
+                mask=torch.from_numpy(mask),
+            )
+            loss = student_loss(model, data, draw, config)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+    return model.eval().requires_grad_(False)
+
+
+def fit_student(lattice: TeacherLattice, excluded: Folds) -> FittedStudent:
+    """The student of all patients outside ``excluded``, with teachers of the same patients."""
+    data, config = lattice.data, lattice.config
+    preprocessors = tuple(lattice.teacher(m, excluded)[0].fit.preprocessor for m in data.modalities)
+    shape = StudentShape(
+        modalities=data.modalities,
+        transfers=all_transfers(data.modalities),
+        features=max(len(p.selected) for p in preprocessors),
+        width=config.width,
+        latent=config.latent,
+        token=config.token,
+        heads=config.heads,
+        dropout=config.dropout,
+    )
+    batches = make_batches(lattice, excluded, preprocessors, shape.features)
+    model = train_student(batches, shape, config, seed_for(config, SEED_STUDENT, excluded))
+    return FittedStudent(model=model, preprocessors=preprocessors)

@@ -1,0 +1,272 @@
+"""Score cases with a bundle: numpy and onnxruntime, no torch.
+
+One case goes ``prepare`` -> ``assess`` for any set of transfers; many patients go through
+:meth:`StudentRuntime.score`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from jaxtyping import Bool, Float32, Float64
+from scipy.special import expit
+
+from distill.bundle import CALIBRATION, PREPROCESS, STUDENT, Bundle
+from distill.calibrate import Calibration, disagreement
+from distill.errors import BundleError, FeatureError
+from distill.preprocess import TablePreprocessor
+from distill.table import RawTable, TableSchema, raw_row
+from distill.transfers import BASE_MODALITY, Transfer
+
+SCORE_CELLS = 4_000_000
+"""Patients x sets x tokens in one call, so that memory stays near 100 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedCase:
+    """One patient's features, ready for any evidence set.
+
+    Attributes:
+        present: modalities that came with the case, clinical first.
+        quality: share of filled cells of each present modality, 0 to 1.
+        x: preprocessed features.
+    """
+
+    present: tuple[str, ...]
+    quality: Mapping[str, float]
+    x: Float32[np.ndarray, "1 modalities features"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """What the student says of one case under one evidence set.
+
+    Attributes:
+        probability: calibrated probability of the positive class.
+        logit: its log-odds.
+        disagreement: standard deviation of the log-odds between the tokens of the set.
+        processed: modalities that were looked at.
+        missing: modalities of the bundle that the case does not have.
+        token_logit: what each token says by itself, uncalibrated log-odds.
+        attention: share of attention on each token; the rest is on the absent token.
+    """
+
+    probability: float
+    logit: float
+    disagreement: float
+    processed: tuple[str, ...]
+    missing: tuple[str, ...]
+    token_logit: Mapping[str, float]
+    attention: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Calibrated log-odds of many patients under many sets, and the tokens' disagreement."""
+
+    logit: Float64[np.ndarray, "rows sets"]
+    disagreement: Float64[np.ndarray, "rows sets"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentRuntime:
+    """A bundle opened for serving; safe to share between threads."""
+
+    bundle: Bundle
+    modalities: tuple[str, ...]
+    transfers: tuple[Transfer, ...]
+    preprocessors: tuple[TablePreprocessor, ...]
+    calibration: Calibration
+    session: onnxruntime.InferenceSession
+    n_features: int
+
+    @classmethod
+    def open(cls, path: Path) -> StudentRuntime:
+        """Verify the bundle and load its student.
+
+        Raises:
+            BundleError: if the bundle is incomplete, altered or not readable.
+        """
+        bundle = Bundle.open(Path(path))
+        facts = bundle.manifest
+        try:
+            modalities = tuple(str(m) for m in facts["modalities"])
+            transfers = tuple(Transfer.parse(name) for name in facts["transfers"])
+            n_features = int(facts["student"]["features"])
+            tables = bundle.json(PREPROCESS)["modalities"]
+            preprocessors = tuple(TablePreprocessor.from_json(tables[m]) for m in modalities)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"The bundle at {path} is not readable: {error!r}.") from error
+        return cls(
+            bundle=bundle,
+            modalities=modalities,
+            transfers=transfers,
+            preprocessors=preprocessors,
+            calibration=Calibration.from_json(bundle.json(CALIBRATION)),
+            session=_session(bundle.file(STUDENT)),
+            n_features=n_features,
+        )
+
+    @property
+    def cohort_name(self) -> str:
+        """The cohort that it was trained on."""
+        return str(self.bundle.manifest["cohort"])
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether that cohort is synthetic."""
+        return bool(self.bundle.manifest["synthetic"])
+
+    @property
+    def bundle_version(self) -> str:
+        """Short name of exactly these weights and settings, for records."""
+        return str(self.bundle.manifest["version"])
+
+    @property
+    def classes(self) -> tuple[str, str]:
+        """Names of the negative and the positive class."""
+        label: Mapping[str, Any] = self.bundle.manifest["label"]
+        return str(label["negative"]), str(label["positive"])
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Modalities, then transfers: the order of a mask."""
+        return self.modalities + tuple(t.name for t in self.transfers)
+
+    def schema(self, modality: str) -> TableSchema:
+        """The features of a modality by name.
+
+        Raises:
+            FeatureError: if the bundle has no such modality.
+        """
+        if modality not in self.modalities:
+            raise FeatureError(
+                f"Unknown modality {modality!r}; this bundle takes {', '.join(self.modalities)}."
+            )
+        return self.preprocessors[self.modalities.index(modality)].schema
+
+    def prepare(self, features: Mapping[str, Mapping[str, object] | None]) -> PreparedCase:
+        """Check and preprocess one case's features, by modality and name.
+
+        A modality that is left out, or None, is missing; so is a feature that is left out.
+
+        Raises:
+            FeatureError: for an unknown modality or feature, a wrong type, or no clinical data.
+        """
+        for name in features:
+            self.schema(name)
+        if not features.get(BASE_MODALITY):
+            raise FeatureError(
+                f"The case has no {BASE_MODALITY} features; they are always needed. Send at "
+                "least one."
+            )
+        x = np.zeros((1, len(self.modalities), self.n_features), dtype=np.float32)
+        quality: dict[str, float] = {}
+        for j, name in enumerate(self.modalities):
+            row = features.get(name)
+            if row is None:
+                continue
+            raw = raw_row(row, self.preprocessors[j].schema)
+            x[0, j, : len(self.preprocessors[j].selected)] = self.preprocessors[j].transform(raw)[0]
+            quality[name] = float(raw.quality()[0])
+        return PreparedCase(present=tuple(quality), quality=quality, x=x)
+
+    def assess(self, case: PreparedCase, transfers_run: Sequence[str] = ()) -> Assessment:
+        """Score a case that these transfers were run for; clinical data are always processed.
+
+        Raises:
+            FeatureError: if a transfer is unknown or its source is absent.
+        """
+        mask = self._mask(case, transfers_run)
+        logit, token_logit, attention = self.session.run(None, {"x": case.x, "mask": mask[None]})
+        scaled = float(logit[0, 0] / self.calibration.of_masks(mask)[0])
+        inside = [(j, name) for j, name in enumerate(self.tokens) if mask[0, j] > 0]
+        return Assessment(
+            probability=float(expit(scaled)),
+            logit=scaled,
+            disagreement=float(disagreement(token_logit, mask)[0, 0]),
+            processed=tuple(name for _, name in inside if name in self.modalities),
+            missing=tuple(m for m in self.modalities if m not in case.present),
+            token_logit={name: float(token_logit[0, j]) for j, name in inside},
+            attention={name: float(attention[0, 0, j]) for j, name in inside},
+        )
+
+    def _mask(
+        self, case: PreparedCase, transfers_run: Sequence[str]
+    ) -> Float32[np.ndarray, "1 tokens"]:
+        known = {t.name: t for t in self.transfers}
+        inside = {BASE_MODALITY}
+        for name in transfers_run:
+            if name not in known:
+                raise FeatureError(f"Unknown transfer {name!r}; there are {', '.join(known)}.")
+            if known[name].source not in case.present:
+                raise FeatureError(
+                    f"Transfer {name!r} needs {known[name].source}, which this case does not "
+                    f"have; it has {', '.join(case.present)}."
+                )
+            inside |= {name, known[name].source}
+        return np.array([[token in inside for token in self.tokens]], dtype=np.float32)
+
+    def features(
+        self, tables: Mapping[str, tuple[RawTable, Bool[np.ndarray, " patients"]]], patients: int
+    ) -> Float32[np.ndarray, "patients modalities features"]:
+        """Features of many patients.
+
+        Args:
+            tables: per modality its raw rows and which patients they belong to, in order.
+            patients: number of patients.
+        """
+        x = np.zeros((patients, len(self.modalities), self.n_features), dtype=np.float32)
+        for j, name in enumerate(self.modalities):
+            if name in tables:
+                raw, having = tables[name]
+                part = self.preprocessors[j].transform(raw)
+                x[having, j, : part.shape[1]] = part
+        return x
+
+    def score(
+        self,
+        x: Float32[np.ndarray, "rows modalities features"],
+        mask: Float32[np.ndarray, "maskrows sets tokens"],
+    ) -> Scores:
+        """Calibrated log-odds of every patient under every set.
+
+        Args:
+            x: preprocessed features.
+            mask: the same sets for all (one row), or sets of its own for each patient.
+        """
+        rows, sets = x.shape[0], mask.shape[1]
+        logit, spread = np.empty((rows, sets)), np.empty((rows, sets))
+        chunk = max(1, SCORE_CELLS // (sets * mask.shape[2]))
+        shared = self.calibration.of_masks(mask[0]) if mask.shape[0] == 1 else None
+        for start in range(0, rows, chunk):
+            part = slice(start, start + chunk)
+            size = x[part].shape[0]
+            masks = np.broadcast_to(mask, (size, *mask.shape[1:])) if shared is not None else None
+            masks = np.ascontiguousarray(mask[part] if masks is None else masks)
+            raw, token = self.session.run(["logit", "token_logit"], {"x": x[part], "mask": masks})
+            if shared is not None:
+                logit[part], spread[part] = raw / shared, disagreement(token, mask[0])
+                continue
+            for i in range(size):
+                logit[start + i] = raw[i] / self.calibration.of_masks(masks[i])
+                spread[start + i] = disagreement(token[i : i + 1], masks[i])[0]
+        return Scores(logit=logit, disagreement=spread)
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # One core a case: a service runs many cases side by side, each of them tiny.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except (RuntimeError, ValueError) as error:
+        raise BundleError(f"{path} is not a usable ONNX model: {error}") from error

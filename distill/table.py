@@ -1,0 +1,146 @@
+"""One modality's raw values as two plain arrays: numbers and words.
+
+Preprocessing, the teachers' synthetic rows and the serving runtime all work on this form, so that
+a data frame of a cohort and the JSON of a single case go through the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int, Shaped
+
+from distill.errors import FeatureError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING_TEXT = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSchema:
+    """The columns of one modality, numbers and words apart, each in a fixed order."""
+
+    numbers: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All column names."""
+        return self.numbers + self.texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawTable:
+    """Raw values of some patients in one modality.
+
+    Attributes:
+        schema: names and order of the columns.
+        numbers: NaN where a cell is missing.
+        texts: strings; the empty string where a cell is missing.
+    """
+
+    schema: TableSchema
+    numbers: Float64[np.ndarray, "rows numbers"]
+    texts: Shaped[np.ndarray, "rows texts"]
+
+    def __len__(self) -> int:
+        return int(self.numbers.shape[0])
+
+    def take(self, rows: Int[np.ndarray, " chosen"]) -> RawTable:
+        """These rows, in this order."""
+        return RawTable(schema=self.schema, numbers=self.numbers[rows], texts=self.texts[rows])
+
+    def quality(self) -> Float32[np.ndarray, " rows"]:
+        """Share of the cells that are filled in, per patient."""
+        filled = np.isfinite(self.numbers).sum(axis=1) + (self.texts != MISSING_TEXT).sum(axis=1)
+        return np.asarray(filled / max(len(self.schema.columns), 1), dtype=np.float32)
+
+
+def schema_of(frame: pd.DataFrame) -> TableSchema:
+    """Tell numbers from words by the column types of a cohort's table."""
+    numeric = [bool(kind in "biuf") for kind in (dtype.kind for dtype in frame.dtypes)]
+    names = [str(name) for name in frame.columns]
+    return TableSchema(
+        numbers=tuple(name for name, is_number in zip(names, numeric) if is_number),
+        texts=tuple(name for name, is_number in zip(names, numeric) if not is_number),
+    )
+
+
+def _as_text(value: object) -> str:
+    # NaN is the only value that differs from itself; data frames use it for missing words too.
+    if value is None or value != value:  # noqa: PLR0124
+        return MISSING_TEXT
+    return str(value).strip()
+
+
+def raw_table(frame: pd.DataFrame, schema: TableSchema) -> RawTable:
+    """Read the schema's columns out of a data frame, whatever their order there.
+
+    Raises:
+        FeatureError: if columns are missing, or words stand where numbers are expected.
+    """
+    have = {str(name) for name in frame.columns}
+    lacking = [name for name in schema.columns if name not in have]
+    if lacking:
+        raise FeatureError(
+            f"{len(lacking)} columns are missing: {', '.join(map(repr, lacking[:8]))}"
+            f"{', ...' if len(lacking) > 8 else ''}. Add them (empty cells are allowed)."
+        )
+    by_name = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    try:
+        numbers = by_name[list(schema.numbers)].to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise FeatureError(f"Words stand where numbers are expected: {error}") from error
+    words = by_name[list(schema.texts)].to_numpy(dtype=object)
+    texts = np.array([[_as_text(v) for v in row] for row in words], dtype=object)
+    return RawTable(
+        schema=schema,
+        numbers=numbers.reshape(len(frame), len(schema.numbers)),
+        texts=texts.reshape(len(frame), len(schema.texts)),
+    )
+
+
+def _as_number(name: str, value: object) -> float:
+    if value is None:
+        return float("nan")
+    if isinstance(value, (bool, np.bool_)):
+        return float(value)
+    if not isinstance(value, (int, float, np.integer, np.floating)):
+        raise FeatureError(
+            f"Feature {name!r} is {value!r}; a number is expected (or null where it is unknown)."
+        )
+    if np.isinf(value):
+        raise FeatureError(f"Feature {name!r} is infinite; use null where it is unknown.")
+    return float(value)
+
+
+def raw_row(row: Mapping[str, object], schema: TableSchema) -> RawTable:
+    """Read one patient's features by name; names that are left out count as missing.
+
+    Raises:
+        FeatureError: for an unknown name (with the nearest known one) or a value of a wrong type.
+    """
+    known = set(schema.columns)
+    for name in row:
+        if name not in known:
+            near = get_close_matches(name, schema.columns, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise FeatureError(f"Unknown feature {name!r}.{hint}")
+    texts = []
+    for name in schema.texts:
+        value = row.get(name)
+        if value is not None and value == value and not isinstance(value, str):  # noqa: PLR0124
+            raise FeatureError(f"Feature {name!r} is {value!r}; a word is expected (or null).")
+        texts.append(_as_text(value))
+    numbers = [_as_number(name, row.get(name)) for name in schema.numbers]
+    return RawTable(
+        schema=schema,
+        numbers=np.array([numbers], dtype=np.float64).reshape(1, len(schema.numbers)),
+        texts=np.array([texts], dtype=object).reshape(1, len(schema.texts)),
+    )

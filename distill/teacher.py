@@ -1,0 +1,199 @@
+"""Teachers: one supervised, calibrated, frozen model a modality.
+
+Each teacher is a logistic regression, boosted trees, or the mean of their log-odds, whichever
+predicts held-out hospitals of the training folds best. Features are screened on training rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import lightgbm
+import numpy as np
+from jaxtyping import Float32, Float64, Int
+from scipy.stats import rankdata
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import LogisticRegression
+
+from distill.config import TrainConfig
+from distill.errors import TrainingError
+from distill.preprocess import TablePreprocessor, fit_preprocessor
+from distill.table import RawTable
+from distill.temperature import fit_temperature, log_loss
+
+LOGISTIC, BOOSTING, BLEND = "logistic", "boosting", "blend"
+CANDIDATES = (LOGISTIC, BOOSTING, BLEND)
+MIN_ROWS = 20
+MIN_OF_A_CLASS = 5
+LOGIT_LIMIT = 8.0
+
+
+class Learner(Protocol):
+    """Anything that gives log-odds for rows of features."""
+
+    def logit(self, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
+        """Log-odds of the positive class."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogisticLearner:
+    """Penalised logistic regression."""
+
+    weights: Float64[np.ndarray, " features"]
+    intercept: float
+
+    def logit(self, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
+        """Log-odds of the positive class."""
+        z = features.astype(np.float64) @ self.weights + self.intercept
+        return np.asarray(np.clip(z, -LOGIT_LIMIT, LOGIT_LIMIT))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoostingLearner:
+    """Gradient-boosted trees."""
+
+    booster: Any
+    threads: int
+
+    def logit(self, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
+        """Log-odds of the positive class."""
+        z = self.booster.predict(features, raw_score=True, num_threads=self.threads)
+        return np.clip(np.asarray(z, dtype=np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+def _boost(
+    features: Float32[np.ndarray, "rows features"],
+    label: Int[np.ndarray, " rows"],
+    *,
+    rounds: int,
+    seed: int,
+    threads: int,
+) -> Any:
+    params = {
+        "objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 10,
+        "feature_fraction": 0.4, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 1.0,
+        "max_bin": 63, "deterministic": True, "force_row_wise": True, "verbosity": -1,
+        "seed": seed, "num_threads": threads,
+    }  # fmt: skip
+    return lightgbm.train(params, lightgbm.Dataset(features, label=label), num_boost_round=rounds)
+
+
+def screen(
+    features: Float32[np.ndarray, "rows features"],
+    label: Int[np.ndarray, " rows"],
+    config: TrainConfig,
+    seed: int,
+) -> tuple[int, ...]:
+    """The features worth keeping, by mean rank of two importances on these rows.
+
+    Importance in extremely randomised trees and total gain in boosted trees disagree usefully:
+    the first sees every weak feature, the second drops what others already say.
+    """
+    if features.shape[1] <= config.screen_to:
+        return tuple(range(features.shape[1]))
+    forest = ExtraTreesClassifier(
+        n_estimators=config.screen_trees, min_samples_leaf=3, max_features="sqrt",
+        random_state=seed, n_jobs=config.n_threads,
+    ).fit(features, label)  # fmt: skip
+    booster = _boost(
+        features, label, rounds=max(20, config.boosting_rounds // 2), seed=seed,
+        threads=config.n_threads,
+    )  # fmt: skip
+    gain = booster.feature_importance(importance_type="gain")
+    rank = rankdata(-forest.feature_importances_) + rankdata(-gain)
+    best = np.argsort(rank, kind="stable")[: config.screen_to]
+    return tuple(int(i) for i in np.sort(best))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherFit:
+    """Candidates of one modality, fitted on one set of training rows; not yet calibrated."""
+
+    preprocessor: TablePreprocessor
+    learners: Mapping[str, Learner]
+
+    def logits(self, raw: RawTable) -> dict[str, Float64[np.ndarray, " rows"]]:
+        """Log-odds of every candidate."""
+        features = self.preprocessor.transform(raw)
+        out = {name: learner.logit(features) for name, learner in self.learners.items()}
+        out[BLEND] = np.mean(list(out.values()), axis=0)
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """The chosen candidate with its temperature; frozen."""
+
+    modality: str
+    fit: TeacherFit
+    choice: str
+    temperature: float
+
+    def logit(self, raw: RawTable) -> Float64[np.ndarray, " rows"]:
+        """Calibrated log-odds."""
+        return self.fit.logits(raw)[self.choice] / self.temperature
+
+
+def check_classes(modality: str, label: Int[np.ndarray, " rows"]) -> None:
+    """Refuse to learn from next to nothing.
+
+    Raises:
+        TrainingError: if there are too few patients, or too few of a class.
+    """
+    n_pos = int((label == 1).sum())
+    least = min(n_pos, label.size - n_pos)
+    if label.size < MIN_ROWS or least < MIN_OF_A_CLASS:
+        raise TrainingError(
+            f"Modality {modality!r}: the training folds hold {label.size} patients, {n_pos} of "
+            f"them positive; at least {MIN_ROWS}, and {MIN_OF_A_CLASS} of each class, are needed. "
+            'Give it role = "ignored" in cohort.toml, or merge folds.'
+        )
+
+
+def fit_teacher(
+    modality: str,
+    raw: RawTable,
+    label: Int[np.ndarray, " rows"],
+    config: TrainConfig,
+    seed: int,
+) -> TeacherFit:
+    """Preprocess, screen and fit every candidate on these rows.
+
+    Raises:
+        TrainingError: if these rows are too few to learn from.
+    """
+    check_classes(modality, label)
+    preprocessor = fit_preprocessor(raw)
+    preprocessor = preprocessor.select(screen(preprocessor.transform(raw), label, config, seed))
+    features = preprocessor.transform(raw)
+    logistic = LogisticRegression(C=0.1, max_iter=1000).fit(features, label)
+    booster = _boost(
+        features, label, rounds=config.boosting_rounds, seed=seed, threads=config.n_threads
+    )
+    return TeacherFit(
+        preprocessor=preprocessor,
+        learners={
+            LOGISTIC: LogisticLearner(
+                weights=logistic.coef_[0].astype(np.float64),
+                intercept=float(logistic.intercept_[0]),
+            ),
+            BOOSTING: BoostingLearner(booster=booster, threads=config.n_threads),
+        },
+    )
+
+
+def choose(
+    held_out: Mapping[str, Float64[np.ndarray, " rows"]],
+    label: Int[np.ndarray, " rows"],
+    candidates: Sequence[str] = CANDIDATES,
+) -> tuple[str, float]:
+    """Candidate with the least log-loss on held-out rows after scaling, and its temperature."""
+    scored = []
+    for name in candidates:
+        temperature = fit_temperature(held_out[name], label)
+        scored.append((log_loss(held_out[name] / temperature, label), name, temperature))
+    _, name, temperature = min(scored, key=lambda item: item[0])
+    return name, temperature

@@ -1,0 +1,298 @@
+"""Cohort to bundle: crossfit, calibrate, score out of fold, fit for serving, export, seal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from scipy.special import expit
+
+from distill.baselines import baseline_logits
+from distill.calibrate import (
+    Calibration,
+    calibration_masks,
+    disagreement,
+    fit_calibration,
+    lacking,
+)
+from distill.cohort import Cohort
+from distill.cohort_folds import with_folds
+from distill.config import TrainConfig
+from distill.crossfit import (
+    Folds,
+    ModalityRows,
+    TeacherLattice,
+    TrainingData,
+    check_folds,
+    inner_groups,
+)
+from distill.errors import TrainingError
+from distill.figures import best_by_auc, cards, student_figures
+from distill.fit import FittedStudent, features_of, fit_student
+from distill.masks import everything_masks, set_masks, single_masks
+from distill.table import raw_table, schema_of
+from distill.teacher import MIN_ROWS
+from distill.transfers import EvidenceSets, all_transfers
+
+Progress = Callable[[int, int, str], None]
+"""Called with (steps finished, steps in all, what is being done)."""
+EMPTY: Folds = frozenset()
+
+
+def no_progress(finished: int, total: int, stage: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfFold:
+    """What students that never saw a patient's fold say of the patient.
+
+    Attributes:
+        full: with everything that the patient has.
+        evidence: per evidence set, NaN where the patient lacks a source.
+        disagreement: between the tokens of each set, NaN likewise.
+        single: per modality alone, NaN where the patient lacks it.
+        teacher: calibrated log-odds of each modality's teacher (privileged ones too).
+    """
+
+    full: Float64[np.ndarray, " patients"]
+    evidence: Float64[np.ndarray, "patients sets"]
+    disagreement: Float64[np.ndarray, "patients sets"]
+    single: Float64[np.ndarray, "patients modalities"]
+    teacher: Mapping[str, Float64[np.ndarray, " patients"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Everything that a bundle is written from."""
+
+    cohort: Cohort
+    data: TrainingData
+    config: TrainConfig
+    sets: EvidenceSets
+    out_of_fold: OutOfFold
+    student: FittedStudent
+    calibration: Calibration
+    metrics: Mapping[str, Any]
+    teacher_choice: Mapping[str, str]
+    seconds: float
+
+
+def training_data(cohort: Cohort) -> TrainingData:
+    """The cohort as arrays. Case ids and hospitals stay behind: they reach no model.
+
+    Raises:
+        TrainingError: if there are too few folds, or fewer than two inference modalities.
+    """
+    inference = cohort.modalities("inference")
+    if len(inference) < 2:
+        raise TrainingError(
+            f"Cohort {cohort.name!r} has {len(inference)} inference modality; transfers need at "
+            "least two."
+        )
+    if cohort.fold is None:
+        raise TrainingError(f"Cohort {cohort.name!r} has no folds; assign some first.")
+    position = {case: i for i, case in enumerate(cohort.case_id)}
+    tables = {}
+    for name in (*inference, *cohort.modalities("privileged")):
+        frame = cohort.tables[name]
+        row = np.array([position[case] for case in frame.index], dtype=np.int64)
+        raw = raw_table(frame, schema_of(frame))
+        tables[name] = ModalityRows(name=name, raw=raw, row=row)
+    data = TrainingData(
+        modalities=inference,
+        privileged=cohort.modalities("privileged"),
+        tables=tables,
+        label=cohort.label.astype(np.int8),
+        fold=cohort.fold.astype(np.int16),
+    )
+    check_folds(data.folds)
+    return data
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Runs the stages in order and tells how far it is; students are remembered by fold set."""
+
+    data: TrainingData
+    config: TrainConfig
+    progress: Progress = no_progress
+
+    def __post_init__(self) -> None:
+        self.lattice = TeacherLattice(data=self.data, config=self.config, on_fit=self._step)
+        self.sets = EvidenceSets.enumerate(all_transfers(self.data.modalities))
+        self._students: dict[Folds, FittedStudent] = {}
+        self._finished, self._total = 0, self._count()
+
+    def _calibration_groups(self, excluded: Folds) -> tuple[Folds, ...]:
+        """The folds that are held out, one after the other, to fit temperatures."""
+        groups = inner_groups(set(self.data.folds) - excluded)
+        n = self.config.calibration_folds
+        if n >= len(groups) or not excluded:
+            return groups
+        # Neighbouring folds are paired, so that the two of a pair share one student.
+        order = list(self.data.folds)
+        at = order.index(min(excluded)) ^ 1
+        first = next((g for g in groups if at < len(order) and order[at] in g), groups[0])
+        return (first, *(g for g in groups if g != first))[:n]
+
+    def _count(self) -> int:
+        """Number of fits to come: teachers, students and baselines."""
+        folds = self.data.folds
+        students = {EMPTY} | {frozenset({f}) for f in folds}
+        for f in folds:
+            students |= {frozenset({f}) | g for g in self._calibration_groups(frozenset({f}))}
+        teachers = set(students)
+        for e in students:
+            teachers |= {e | g for g in inner_groups(set(folds) - e)}
+        names = len(self.data.modalities) + len(self.data.privileged)
+        fusions = 2 if self.config.boosted_baselines else 1
+        baselines = len(folds) * (len(self.data.modalities) + fusions)
+        return len(teachers) * names + len(students) + baselines + 1
+
+    def _step(self, stage: str) -> None:
+        self._finished += 1
+        self.progress(min(self._finished, self._total), self._total, stage)
+
+    def student(self, excluded: Folds) -> FittedStudent:
+        """The student that has not seen these folds."""
+        if excluded not in self._students:
+            self._students[excluded] = fit_student(self.lattice, excluded)
+            self._step("student")
+        return self._students[excluded]
+
+    def calibration(self, excluded: Folds) -> Calibration:
+        """Temperatures for the student of ``excluded``, from patients of the other folds only.
+
+        Students that also leave out one more fold score that fold; the scored fold itself takes
+        no part, neither its features nor its labels.
+        """
+        data = self.data
+        masks = calibration_masks(data.modalities, self.sets.transfers)
+        logit = np.full((data.label.size, masks.shape[0]), np.nan)
+        for group in self._calibration_groups(excluded):
+            student = self.student(excluded | group)
+            rows = np.flatnonzero(np.isin(data.fold, sorted(group)))
+            x = features_of(data, student.preprocessors, student.shape.features)[rows]
+            logit[rows] = student.logits(x, masks[None])[0]
+        logit[lacking(masks, data.present())] = np.nan
+        return fit_calibration(data.modalities, masks, logit, data.label.astype(np.int64))
+
+    def out_of_fold(self) -> OutOfFold:
+        """Score every patient by the student and the teachers of the other folds."""
+        data, n = self.data, self.data.label.size
+        masks = np.concatenate([
+            set_masks(self.sets, data.modalities),
+            single_masks(data.modalities, self.sets.transfers),
+        ])  # fmt: skip
+        k = len(self.sets.bits)
+        logit, spread = np.full((n, len(masks)), np.nan), np.full((n, k), np.nan)
+        full = np.full(n, np.nan)
+        for f in data.folds:
+            rows = np.flatnonzero(data.fold == f)
+            logit[rows], spread[rows], full[rows] = self._score_fold(f, rows, masks)
+        absent = lacking(masks, data.present())
+        logit[absent] = np.nan
+        spread[absent[:, :k]] = np.nan
+        return OutOfFold(
+            full=full, evidence=logit[:, :k], disagreement=spread, single=logit[:, k:],
+            teacher={m: self._teacher_logits(m) for m in (*data.modalities, *data.privileged)},
+        )  # fmt: skip
+
+    def _score_fold(self, fold: int, rows: Any, masks: Any) -> tuple[Any, Any, Any]:
+        data, excluded = self.data, frozenset({fold})
+        student, calibration = self.student(excluded), self.calibration(excluded)
+        x = features_of(data, student.preprocessors, student.shape.features)[rows]
+        everything = everything_masks(data.present()[rows], data.modalities, self.sets.transfers)
+        logit, token = student.logits(x, masks[None])
+        full = student.logits(x, everything[:, None])[0][:, 0] / calibration.of_masks(everything)
+        spread = disagreement(token, masks[: len(self.sets.bits)])
+        return logit / calibration.of_masks(masks), spread, full
+
+    def _teacher_logits(self, modality: str) -> Float64[np.ndarray, " patients"]:
+        out = np.full(self.data.label.size, np.nan)
+        table = self.data.tables[modality]
+        for f in self.data.folds:
+            inside = np.flatnonzero(self.data.fold[table.row] == f)
+            teacher, _ = self.lattice.teacher(modality, frozenset({f}))
+            out[table.row[inside]] = teacher.logit(table.raw.take(inside))
+        return out
+
+    def baselines(self) -> dict[str, Float64[np.ndarray, " patients"]]:
+        """The baselines' out-of-fold log-odds, strong late fusion of the teachers among them."""
+        return baseline_logits(
+            self.data, seed=self.config.seed, on_fit=self._step,
+            boosted_early_fusion=self.config.boosted_baselines,
+        )  # fmt: skip
+
+    def finish(self) -> None:
+        """Report the last step."""
+        self._finished = self._total - 1
+        self._step("bundle")
+
+
+def fit(cohort: Cohort, config: TrainConfig, progress: Progress = no_progress) -> Trained:
+    """Everything up to, and without, writing files.
+
+    Sets torch's number of threads, which is part of what makes a run repeatable.
+
+    Raises:
+        TrainingError: if the cohort is too small or has too few folds.
+    """
+    start = time.monotonic()
+    torch.set_num_threads(config.n_threads)
+    cohort = with_folds(cohort, seed=config.seed)
+    data = usable(training_data(cohort))
+    trainer = Trainer(data=data, config=config, progress=progress)
+    scores = trainer.out_of_fold()
+    baselines = trainer.baselines()
+    strong = [scores.teacher[m] for m in data.modalities]
+    baselines["strong_late_fusion"] = np.nansum(np.stack(strong, axis=1), axis=1)
+    student, calibration = trainer.student(EMPTY), trainer.calibration(EMPTY)
+    metrics = _metrics(data, trainer.sets, scores, baselines, config.seed)
+    trainer.finish()
+    return Trained(
+        cohort=cohort, data=data, config=config, sets=trainer.sets, out_of_fold=scores,
+        student=student, calibration=calibration, metrics=metrics,
+        teacher_choice={
+            m: trainer.lattice.teacher(m, EMPTY)[0].choice
+            for m in (*data.modalities, *data.privileged)
+        },
+        seconds=time.monotonic() - start,
+    )  # fmt: skip
+
+
+def usable(data: TrainingData) -> TrainingData:
+    """The data without privileged modalities that too few patients have to teach anything."""
+    keep = tuple(m for m in data.privileged if data.tables[m].row.size >= 5 * MIN_ROWS)
+    return TrainingData(
+        modalities=data.modalities, privileged=keep, tables=data.tables, label=data.label,
+        fold=data.fold,
+    )  # fmt: skip
+
+
+def _metrics(
+    data: TrainingData,
+    sets: EvidenceSets,
+    scores: OutOfFold,
+    baselines: Mapping[str, Float64[np.ndarray, " patients"]],
+    seed: int,
+) -> dict[str, Any]:
+    figures = student_figures(
+        data.label, sets=sets, modalities=data.modalities, full=scores.full,
+        evidence=scores.evidence, single=scores.single, seed=seed,
+    )  # fmt: skip
+    compared = cards(data.label, baselines, seed + 3)
+    return {
+        **figures,
+        "teachers": cards(data.label, scores.teacher, seed + 4),
+        "baselines": compared,
+        "best_baseline": best_by_auc(compared, data.label.size),
+        "positive_rate": float(data.label.mean()),
+        "mean_probability": float(np.mean(expit(scores.full))),
+    }
