@@ -193,7 +193,9 @@ def parse_manifest(folder: Path, problems: Problems) -> CohortManifest | None:
 
 
 def _explain(error: ValidationError, text: str) -> Iterator[Problem]:
-    for item in error.errors(include_url=False):
+    # Unknown keys first: a misspelt key is also a missing one, and its name says why.
+    items = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+    for item in items:
         loc = tuple(str(part) for part in item["loc"])
         key = f"key '{'.'.join(loc)}': " if loc else ""
         message = _message(item["type"], item["msg"], item["input"], loc)
