@@ -22,6 +22,8 @@ METRICS = {
     "finalised_at_once": "share of cases finalised on clinical data alone",
     "lateness_h": "hours by which cases were finished after their deadline, per session",
     "carbon_share": "gCO2e as a share of processing everything for everybody",
+    "expected_gain": "additive gain with labels averaged out, comparable with expected_lp",
+    "invalid": "actions that the mask forbade, per session",
 }
 """Figures that every policy has, each a mean over sessions."""
 

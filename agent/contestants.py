@@ -1,0 +1,188 @@
+"""Getting the policies of a comparison ready for one held-out fold: calibrated, trained, opened."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.calibration import CalibratedPrice, calibrate_price
+from agent.errors import ComparisonError
+from agent.policies.files import PolicyFile, read_policy, write_policy
+from agent.policies.protocol import Policy
+from agent.policies.registry import LEARNED, make_policy, open_policy
+from agent.sessions import SessionSource
+from envs.setup import ReviewSetup
+
+PRICE = "price"
+CALIBRATION_SESSIONS = 128
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the units done since the last call, and the units in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """One policy as it enters the comparison on one fold.
+
+    Attributes:
+        name: its name in the report.
+        policies: one, or one for each training seed.
+        learned: whether it was trained.
+        details: what belongs to it alone: its price, its training.
+    """
+
+    name: str
+    policies: tuple[Policy, ...]
+    learned: bool
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How contestants are prepared.
+
+    Attributes:
+        source: bundle and trace.
+        held_out: the fold that they are compared on.
+        out: receives ``policies/`` with what was calibrated and trained.
+        training_seeds: seeds of the policies that are trained here.
+        ppo_steps: environment steps of each training.
+        warm_start: how training starts.
+        seed: seeds what is random in a policy.
+        progress: told of training.
+    """
+
+    source: SessionSource
+    held_out: int
+    out: Path
+    training_seeds: Sequence[int]
+    ppo_steps: int
+    warm_start: str
+    seed: int
+    progress: Progress
+
+    @property
+    def evaluation(self) -> ReviewSetup:
+        """The sessions that will be compared on: their layout and catalogue."""
+        return self.source.evaluation(self.held_out)
+
+
+def prepare(names: Sequence[str], how: Preparation) -> tuple[Contestant, ...]:
+    """Every policy that was asked for, ready to act.
+
+    Raises:
+        ComparisonError: if two have the same name, or one was trained on the held-out patients.
+        PolicyError: if one is unknown or cannot be opened.
+    """
+    setup = how.evaluation
+    contestants = tuple(_prepare_one(name, how, setup) for name in names)
+    found = [contestant.name for contestant in contestants]
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise ComparisonError(f"Policy {twice[0]!r} was asked for twice; name each once.")
+    return contestants
+
+
+def _prepare_one(name: str, how: Preparation, setup: ReviewSetup) -> Contestant:
+    if name == PRICE:
+        return _priced(how, setup)
+    if name == LEARNED:
+        return _trained(how, setup)
+    if "/" in name or Path(name).is_dir():
+        return _opened(Path(name), how, setup)
+    policy = make_policy(name, setup.layout, setup.catalogue, how.seed)
+    return Contestant(name=name, policies=(policy,), learned=False, details={})
+
+
+def _priced(how: Preparation, setup: ReviewSetup) -> Contestant:
+    training = how.source.training(how.held_out, price_only=True)
+    price = calibrate_price(training, range(CALIBRATION_SESSIONS))
+    directory = write_price(how, setup, price)
+    policy = open_policy(directory, setup.layout, setup.catalogue)
+    return Contestant(
+        name=PRICE, policies=(policy,), learned=False, details={"price": price.to_json()}
+    )
+
+
+def write_price(how: Preparation, setup: ReviewSetup, price: CalibratedPrice) -> Path:
+    """Keep the calibrated price as a policy directory, so that it can be served."""
+    stored = PolicyFile.for_layout(
+        setup.layout,
+        setup.catalogue,
+        kind="price",
+        name=PRICE,
+        g_per_auc=price.g_per_auc,
+        provenance={**training_facts(how.source, how.held_out), **price.to_json()},
+    )
+    return write_policy(how.out / "policies" / f"price-fold{how.held_out}", stored)
+
+
+def training_facts(source: SessionSource, held_out: int) -> dict[str, Any]:
+    """Provenance of anything trained or calibrated with one fold held out."""
+    return {
+        **source.facts(),
+        "period": "train",
+        "held_out_fold": held_out,
+        "folds": list(source.other_folds(held_out)),
+    }
+
+
+def _trained(how: Preparation, setup: ReviewSetup) -> Contestant:
+    # importing them brings torch and SB3 along: only a comparison that trains needs that
+    from agent.training import (  # noqa: PLC0415
+        TrainingTask,
+        TrainPpoConfig,
+        train_ppo,
+        warm_start_named,
+    )
+
+    policies = []
+    for seed in how.training_seeds:
+        directory = how.out / "policies" / f"ppo-fold{how.held_out}-seed{seed}"
+        shutil.rmtree(directory, ignore_errors=True)
+        config = TrainPpoConfig(
+            steps=how.ppo_steps,
+            seed=seed,
+            warm_start=warm_start_named(how.warm_start),
+        )
+        env = how.source.training_env(how.held_out, config.num_envs)
+        task = TrainingTask(
+            env=env, setup=env.envs.setup, provenance=training_facts(how.source, how.held_out)
+        )
+        label = f"fold {how.held_out}: train ppo, seed {seed}"
+
+        def report(steps: int, label: str = label, total: int = config.total_steps) -> None:
+            how.progress(label, steps, total)
+
+        train_ppo(task, config, directory, progress=report)
+        policies.append(open_policy(directory, setup.layout, setup.catalogue))
+    details = {
+        "training": {
+            "steps": how.ppo_steps,
+            "seeds": list(how.training_seeds),
+            "warm_start": how.warm_start,
+        }
+    }
+    return Contestant(name=LEARNED, policies=tuple(policies), learned=True, details=details)
+
+
+def _opened(directory: Path, how: Preparation, setup: ReviewSetup) -> Contestant:
+    stored = read_policy(directory, setup.layout, setup.catalogue)
+    trained_on = stored.provenance.get("folds", [])
+    same = stored.provenance.get("bundle", {}).get("evidence_sha256")
+    here = how.source.bundle_facts.get("evidence_sha256")
+    if same == here and how.held_out in trained_on:
+        raise ComparisonError(
+            f"{directory} was trained on the patients of folds {', '.join(map(str, trained_on))}; "
+            f"comparing it on fold {how.held_out} would flatter it. Use --fold "
+            f"{stored.provenance.get('held_out_fold')}."
+        )
+    return Contestant(
+        name=directory.name,
+        policies=(open_policy(directory, setup.layout, setup.catalogue),),
+        learned=stored.kind == "ppo",
+        details={"directory": str(directory), "same_bundle": same == here},
+    )

@@ -1,0 +1,176 @@
+"""From a bundle to review sessions: who is trained on, who is held out, over which hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent.errors import ComparisonError
+from carbon.intensity.recorded import load_trace
+from carbon.intensity.synthetic import synthetic_trace
+from carbon.intensity.trace import Trace
+from distill.bundle import EVIDENCE, MANIFEST, Bundle, sha256_of
+from distill.evidence import EvidenceTable
+from envs.config import SessionConfig
+from envs.session import SYNTHETIC_HOURS, SYNTHETIC_SEED
+from envs.setup import ReviewSetup, build_setup
+
+if TYPE_CHECKING:
+    from envs.sb3 import Sb3VecEnv
+
+SEQUENTIAL = "greenboard/CaseReviewSequential-v1"
+ENV_IDS = (SEQUENTIAL,)
+
+
+def check_env_id(env_id: str) -> str:
+    """The id, if policies can be trained and compared on it.
+
+    Raises:
+        ComparisonError: if not.
+    """
+    if env_id not in ENV_IDS:
+        raise ComparisonError(f"Unknown environment {env_id!r}; choose {', '.join(ENV_IDS)}.")
+    return env_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionSource:
+    """A bundle's patients and a trace's hours, from which sessions are drawn.
+
+    Attributes:
+        evidence: the bundle's evidence table.
+        trace: the grid.
+        config: settings of every session.
+        bundle_facts: what names the bundle for good: cohort, hashes.
+        env_id: the environment.
+    """
+
+    evidence: EvidenceTable
+    trace: Trace
+    config: SessionConfig
+    bundle_facts: dict[str, Any]
+    env_id: str = SEQUENTIAL
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Path,
+        *,
+        trace: Path | None = None,
+        config: SessionConfig | None = None,
+        env_id: str = SEQUENTIAL,
+    ) -> SessionSource:
+        """Open a bundle, checking every file's hash, and a trace.
+
+        Args:
+            bundle: folder that ``greenboard train`` wrote.
+            trace: recorded trace; None for the synthetic grid.
+            config: session settings; the defaults when None.
+            env_id: the environment.
+
+        Raises:
+            BundleError: if the bundle is incomplete or altered.
+            TraceError: if the trace cannot be read.
+            ComparisonError: if the environment is unknown.
+        """
+        Bundle.open(bundle)
+        facts = {
+            "manifest_sha256": sha256_of(bundle / MANIFEST),
+            "evidence_sha256": sha256_of(bundle / EVIDENCE),
+        }
+        evidence = EvidenceTable.load(bundle / EVIDENCE)
+        return cls.of_evidence(evidence, trace=trace, config=config, env_id=env_id, facts=facts)
+
+    @classmethod
+    def of_evidence(
+        cls,
+        evidence: EvidenceTable,
+        *,
+        trace: Path | Trace | None = None,
+        config: SessionConfig | None = None,
+        env_id: str = SEQUENTIAL,
+        facts: dict[str, Any] | None = None,
+    ) -> SessionSource:
+        """Sessions from a table that is already in memory; see :meth:`open`."""
+        if trace is None:
+            trace = synthetic_trace(SYNTHETIC_HOURS, SYNTHETIC_SEED)
+        return cls(
+            evidence=evidence,
+            trace=trace if isinstance(trace, Trace) else load_trace(trace),
+            config=config or SessionConfig(),
+            bundle_facts={
+                "cohort": evidence.cohort, "synthetic": evidence.synthetic, **(facts or {}),
+            },
+            env_id=check_env_id(env_id),
+        )  # fmt: skip
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds that the evidence has."""
+        return tuple(int(fold) for fold in np.unique(self.evidence.fold))
+
+    def other_folds(self, held_out: int) -> tuple[int, ...]:
+        """The folds to train on when one is held out.
+
+        Raises:
+            ComparisonError: if there is no such fold, or no other one.
+        """
+        if held_out not in self.folds or len(self.folds) < 2:
+            raise ComparisonError(
+                f"Fold {held_out} cannot be held out; the bundle has folds "
+                f"{', '.join(map(str, self.folds))} and at least two are needed."
+            )
+        return tuple(fold for fold in self.folds if fold != held_out)
+
+    def training(self, held_out: int, *, price_only: bool = False) -> ReviewSetup:
+        """Sessions of the other folds' patients over the trace's training hours.
+
+        Args:
+            held_out: the fold whose patients are left out.
+            price_only: lift the mask of what the budget cannot pay, to calibrate a price.
+        """
+        return self._setup(self.other_folds(held_out), held_out, "train", price_only)
+
+    def evaluation(self, held_out: int, *, price_only: bool = False) -> ReviewSetup:
+        """Sessions of the held-out patients over the trace's evaluation hours.
+
+        The gain predictor is fitted on the other folds' patients.
+        """
+        return self._setup((held_out,), held_out, "eval", price_only)
+
+    def _setup(
+        self, folds: Sequence[int], held_out: int, period: str, price_only: bool
+    ) -> ReviewSetup:
+        config = replace(self.config, budget_mode="price") if price_only else self.config
+        return build_setup(
+            evidence=self.evidence, folds=folds, fit_folds=self.other_folds(held_out),
+            trace=self.trace, period=period, config=config,
+        )  # fmt: skip
+
+    def training_env(self, held_out: int, num_envs: int) -> Sb3VecEnv:
+        """The training sessions as SB3 wants them."""
+        from envs.sb3 import Sb3VecEnv  # noqa: PLC0415  (imports torch: only training needs it)
+
+        return Sb3VecEnv(
+            num_envs, evidence=self.evidence, folds=self.other_folds(held_out),
+            trace=self.trace, period="train", config=self.config,
+        )  # fmt: skip
+
+    def facts(self) -> dict[str, Any]:
+        """What names these sessions for good, for provenance."""
+        return {
+            "environment": self.env_id,
+            "bundle": dict(self.bundle_facts),
+            "trace": {
+                "name": self.trace.name,
+                "zone": self.trace.zone,
+                "basis": str(self.trace.basis),
+                "synthetic": self.trace.synthetic,
+                "hours": len(self.trace),
+            },
+            "session_config": asdict(self.config),
+        }
