@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -43,12 +43,11 @@ TraceFile = Annotated[
     ),
 ]
 Zone = Annotated[str | None, typer.Option(help="Name of the grid of a trace or fixed figure.")]
-BasisOption = Annotated[str, typer.Option("--basis", help="direct or life (life-cycle).")]
+Scope = Literal["direct", "life"]
+Accounting = Literal["production", "consumption", "unstated"]
+BasisOption = Annotated[Scope, typer.Option("--basis", help="Direct, or life for life-cycle.")]
 AccountingOption = Annotated[
-    str,
-    typer.Option(
-        "--accounting", help="production, consumption or unstated; must agree in a chain."
-    ),
+    Accounting, typer.Option("--accounting", help="What figures count; must agree in a chain.")
 ]
 Figure = Annotated[float | None, typer.Option("--g-per-kwh", help="A fixed figure, gCO2e/kWh.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the synthetic grid.")]
@@ -137,7 +136,9 @@ def forecast(
 @app.command("ledger")
 def ledger(
     path: Annotated[Path, typer.Argument(help="The ledger (JSONL).")],
-    by: Annotated[str, typer.Option(help="stage, case or all.")] = "stage",
+    by: Annotated[
+        Literal["stage", "case", "all"], typer.Option(help="One row for each.")
+    ] = "stage",
     as_json: AsJson = False,
 ) -> None:
     """Energy and gross emissions booked so far; figures on different bases stay apart."""
@@ -145,7 +146,7 @@ def ledger(
     from carbon.ledger import read_ledger
 
     warnings: list[str] = []
-    totals = total(read_ledger(path, on_unfinished=warnings.append), by)  # type: ignore[arg-type]
+    totals = total(read_ledger(path, on_unfinished=warnings.append), by)
     if as_json:
         body = {
             "ledger": str(path),
@@ -190,8 +191,8 @@ def _monitor(
     source: list[str] | None,
     trace: Path | None,
     zone: str | None,
-    basis: str,
-    accounting: str,
+    basis: Scope,
+    accounting: Accounting,
     g_per_kwh: float | None,
     seed: int,
     at: str | None,
@@ -204,8 +205,8 @@ def _monitor(
     config = GridConfig(
         sources=tuple(name for item in source or () for name in item.split(",") if name),
         trace=trace,
-        basis=basis,  # type: ignore[arg-type]
-        accounting=accounting,  # type: ignore[arg-type]
+        basis=basis,
+        accounting=accounting,
         zone=zone,
         fixed_g_per_kwh=g_per_kwh,
         fixed_origin="the command line",

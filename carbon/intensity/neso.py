@@ -124,10 +124,7 @@ class NesoSource:
         fetched = self._fetch("/intensity")
         period = _containing(fetched.periods, moment)
         if period is None and not fetched.stale_note:
-            # Asked about another time than NESO's present: ask for that half-hour by name.
-            start = _half_hour(moment)
-            ranged = self._fetch(f"/intensity/{_stamp(start)}/{_stamp(start + HALF_HOUR)}")
-            fetched = ranged if ranged.periods else fetched
+            fetched = self._around(moment) or fetched
             period = _containing(fetched.periods, moment)
         if period is None:
             period = self._latest(fetched.periods, moment)
@@ -174,6 +171,16 @@ class NesoSource:
         if not readings:
             raise IntensityError(f"NESO has no forecast after {_stamp(moment)}.")
         return tuple(readings)
+
+    def _around(self, moment: datetime) -> _Fetched | None:
+        """That half-hour by name, when asked about another time than NESO's present."""
+        start = _half_hour(moment)
+        try:
+            ranged = self._fetch(f"/intensity/{_stamp(start)}/{_stamp(start + HALF_HOUR)}")
+        except IntensityError:
+            # What NESO says of its present may still serve, if it is not too old: see _latest.
+            return None
+        return ranged if ranged.periods else None
 
     def _spread(self, moment: datetime) -> tuple[float | None, str]:
         try:

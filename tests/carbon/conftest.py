@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,8 @@ class NesoServer:
     script: dict[str, list[Scripted]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    def answers(self, path: str, *answers: Scripted) -> None:
-        self.script[path] = list(answers)
+    def answers(self, path: str, *answers: dict[str, Any]) -> None:
+        self.script[path] = [Scripted(**answer) for answer in answers]
 
     def take(self, path: str) -> Scripted:
         self.asked.append(path)
