@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 from gymnasium import spaces
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int64, Shaped
 
 from envs.dynamics import StepOutcome, advance, begin, empty_state, open_actions
 from envs.errors import SessionError
@@ -49,8 +49,8 @@ class ReviewEngine:
         begin(self.state, rows, draw, self.setup)
         self.mask = open_actions(self.state, self.setup)
 
-    def step(self, actions: Int64[np.ndarray, " batch"]) -> StepOutcome:
-        """Take one action in every session that is not over.
+    def step(self, actions: Shaped[np.ndarray, "..."]) -> StepOutcome:
+        """Take one action (a whole number a session) in every session that is not over.
 
         Raises:
             SessionError: if an action is not in the catalogue.
