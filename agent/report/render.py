@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,7 +13,6 @@ from agent.policies.files import write_atomically
 from agent.report.headline import headline, interval
 from agent.report.model import METRICS, ActionTable, ComparisonReport, PolicyResult
 from agent.report.plots import action_groups, actions_svg, pareto_svg
-from agent.statistics import Estimate
 
 HTML_FILE = "report.html"
 JSON_FILE = "report.json"
@@ -20,10 +20,6 @@ JSON_FILE = "report.json"
 
 def _percent(share: float | None) -> str:
     return "no decisions" if share is None else f"{share:.0%}"
-
-
-def _signed(estimate: Estimate, digits: int = 3) -> str:
-    return f"{estimate.value:+.{digits}f} [{estimate.low:+.{digits}f}, {estimate.high:+.{digits}f}]"
 
 
 def _grouped(table: ActionTable) -> list[tuple[str, int, list[float | None]]]:
@@ -44,6 +40,12 @@ def _choosing(report: ComparisonReport) -> tuple[PolicyResult, ...]:
     return tuple(
         p for p in report.policies if p.name != "never" and not p.name.startswith("always")
     )
+
+
+def _dominator(report: ComparisonReport, policy: PolicyResult) -> str:
+    """Of those that dominate it, the one that gains most."""
+    better = [report.policy(name) for name in policy.dominated_by]
+    return max(better, key=lambda p: p.figures["auc_gain"].value).name
 
 
 def _pictures(report: ComparisonReport) -> dict[str, Markup]:
@@ -69,7 +71,7 @@ def render_html(report: ComparisonReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"interval": interval, "signed": _signed, "percent": _percent}
+    environment.filters |= {"interval": interval, "percent": _percent}
     choosing = _choosing(report)
     folds = report.policies[0].folds
     return environment.get_template("report.html.j2").render(
@@ -80,6 +82,7 @@ def render_html(report: ComparisonReport) -> str:
         choosing=choosing,
         groups=list(action_groups(choosing[0].by_urgency.actions)) if choosing else [],
         grouped=_grouped,
+        dominator=partial(_dominator, report),
         folds=list(folds) if len(folds) > 1 else [],
         provenance=json.dumps(dict(report.provenance), indent=2),
     )
