@@ -32,7 +32,7 @@ FULL = "full"
 FORMAT = 1
 N_BATCHES = 20
 BLIND_SHARE = 4
-N_DELAYS = 48
+N_DELAYS = 40
 Z95 = 1.959963984540054
 METHOD = (
     "Exact likelihood of the generating model (hidden state, patient noise, hospital shifts and "

@@ -52,6 +52,9 @@ def synth(
     privileged: Annotated[
         str, typer.Option(help="Modalities that only teach, separated by commas; '' for none.")
     ] = "proteomics",
+    simulated: Annotated[
+        int, typer.Option(help="Simulated patients behind truth.json; more, and it is sharper.")
+    ] = 200_000,
     force: Annotated[bool, typer.Option("--force", help="Replace a cohort folder.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was written as JSON.")
@@ -70,7 +73,9 @@ def synth(
 
     check_target(out, force)  # before the work, not after it
     names = tuple(name.strip() for name in privileged.split(",") if name.strip())
-    config = SyntheticConfig(n_patients=patients, seed=seed, privileged=names)
+    config = SyntheticConfig(
+        n_patients=patients, seed=seed, privileged=names, n_simulated=simulated
+    )
     cohort, truth = make_synthetic(config)
     text = json.dumps(truth.to_json(), indent=2) + "\n"
     write_cohort(cohort, out, extra={TRUTH: text}, force=force)
@@ -105,8 +110,8 @@ def _best_row(name: str, best: BestAuc) -> tuple[str, ...]:
 
 
 def _report_lines(report: CohortReport) -> list[str]:
-    kind = "synthetic, no row is a patient" if report.synthetic else "not synthetic"
-    lines = [f"{report.name or 'cohort'} ({kind}) in {report.path}"]
+    kind = " (synthetic, no row is a patient)" if report.synthetic else ""
+    lines = [f"{report.name or 'cohort folder'}{kind} in {report.path}"]
     if report.patients is not None and report.classes is not None:
         negative, positive = report.classes
         lines.append(
