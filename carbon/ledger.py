@@ -12,10 +12,10 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from carbon.entries import By, LedgerEntry, LedgerTotal, parse_line, total
 from carbon.errors import LedgerError
@@ -136,7 +136,7 @@ class Ledger:
         """Close the file."""
         os.close(self._handle)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Ledger:
         return self
 
     def __exit__(
@@ -155,7 +155,9 @@ class Ledger:
                 raise OSError(f"only {written} of {len(line)} bytes were written")
             os.fsync(self._handle)
         except OSError as error:
-            os.ftruncate(self._handle, before)
+            # If even that fails, the next opening or append drops the unfinished line.
+            with suppress(OSError):
+                os.ftruncate(self._handle, before)
             raise LedgerError(
                 f"The ledger {self.path} could not be written: {error}. Free some space; the "
                 "entry was not kept."

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbon.errors import IntensityError
@@ -280,6 +280,7 @@ def test_a_hole_in_the_forecast_ends_it(neso_server: NesoServer) -> None:
     assert len(source(neso_server).forecast(AT, 4)) == 1
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_is_a_reading_or_an_intensity_error(text: str) -> None:
     made = NesoSource(client=RecordedClient({"": text}), clock=Clock(AT))
@@ -301,6 +302,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(json_values)
 def test_any_json_is_a_reading_or_an_intensity_error(value: object) -> None:
     made = NesoSource(client=RecordedClient({"": json.dumps(value)}), clock=Clock(AT))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbon.errors import IntensityError, TraceError
@@ -124,6 +124,7 @@ def test_a_file_that_is_not_one_is_named(tmp_path: Path) -> None:
         load_trace(write(tmp_path / "grid.parquet", "not parquet at all"))
 
 
+@settings(max_examples=50, deadline=None)  # each example writes a file
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_trace_or_a_trace_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
@@ -142,6 +143,7 @@ cells = st.one_of(
 )
 
 
+@settings(max_examples=50, deadline=None)  # each example writes a file
 @given(st.lists(st.tuples(st.integers(0, 40), cells), max_size=12))
 def test_whatever_rows_come_the_hours_are_consecutive(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, object]]
