@@ -34,8 +34,15 @@ class ReviewEngine:
         self.setup = setup
         self.num_envs = num_envs
         self.state = empty_state(num_envs, setup)
-        self.mask: Bool[np.ndarray, "batch actions"] = open_actions(self.state, setup)
         self._columns = columns_of(setup.layout)
+        self._mask: Bool[np.ndarray, "batch actions"] | None = None
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "batch actions"]:
+        """Which actions are open; worked out once after each change, and not to be written to."""
+        if self._mask is None:
+            self._mask = open_actions(self.state, self.setup)
+        return self._mask
 
     @property
     def over(self) -> Bool[np.ndarray, " batch"]:
@@ -47,7 +54,7 @@ class ReviewEngine:
         counts = (self.setup.n_pos, self.setup.n_neg)
         draw = draw_sessions(self.setup.tables, self.setup.grid, self.setup.config, counts, rngs)
         begin(self.state, rows, draw, self.setup)
-        self.mask = open_actions(self.state, self.setup)
+        self._mask = None
 
     def step(self, actions: Shaped[np.ndarray, "..."]) -> StepOutcome:
         """Take one action (a whole number a session) in every session that is not over.
@@ -66,7 +73,7 @@ class ReviewEngine:
                 f"0 to {self.setup.catalogue.n - 1}."
             )
         outcome = advance(self.state, self.setup, actions.astype(np.int64), self.mask)
-        self.mask = open_actions(self.state, self.setup)
+        self._mask = None
         return outcome
 
     def observe(self) -> Float32[np.ndarray, "batch fields"]:

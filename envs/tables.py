@@ -62,7 +62,8 @@ def patient_tables(
     """Compute the tables for these rows of the evidence.
 
     Raises:
-        SessionError: if an energy is negative, not finite, or too large to be shown.
+        SessionError: if an energy is negative, not finite, or too large to be shown; if a
+            patient has no first score, or a quality or disagreement out of range.
     """
     catalogue = ActionCatalogue(evidence.transfers)
     step_kwh = transfer_kwh(evidence)
@@ -71,6 +72,7 @@ def patient_tables(
             f"Transfer energies must be finite, from 0 to {MAX_KWH:g} kWh; the evidence table has "
             f"{step_kwh.min():g} to {step_kwh.max():g}. Check the pipelines in cohort.toml."
         )
+    _check_patients(evidence, rows)
     present = evidence.present[rows]
     label = evidence.label[rows]
     return PatientTables(
@@ -88,6 +90,23 @@ def patient_tables(
         step_kwh=step_kwh,
         step_root_kwh=np.sqrt(step_kwh).astype(np.float32),
     )
+
+
+def _check_patients(evidence: EvidenceTable, rows: Int64[np.ndarray, " rows"]) -> None:
+    """What the evidence table itself does not promise, and an observation needs."""
+    reach, quality = evidence.reachable[rows], evidence.quality[rows]
+    spread = np.where(reach, evidence.disagreement[rows], 0.0)
+    problems = {
+        "a score from clinical data alone": reach[:, 0],
+        "qualities from 0 to 1": ((quality >= 0.0) & (quality <= 1.0)).all(axis=1),
+        "finite disagreements, not negative": (np.isfinite(spread) & (spread >= 0)).all(axis=1),
+    }
+    for what, good in problems.items():
+        if not good.all():
+            raise SessionError(
+                f"{int((~good).sum())} of {len(rows)} patients of {evidence.cohort!r} lack {what}. "
+                "Train the bundle again."
+            )
 
 
 def transfer_kwh(evidence: EvidenceTable) -> Float64[np.ndarray, "sets transfers"]:

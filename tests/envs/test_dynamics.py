@@ -165,7 +165,7 @@ GAMES = given(
 
 
 @GAMES
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_every_step_is_that_of_the_plain_session(
     seed: int, n_cases: int, mode: str, budget: float, lawful: float
 ) -> None:
@@ -191,7 +191,7 @@ def test_every_step_is_that_of_the_plain_session(
 
 
 @GAMES
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_rewards_sum_to_the_change_of_auc_minus_priced_carbon(
     seed: int, n_cases: int, mode: str, budget: float, lawful: float
 ) -> None:
@@ -211,7 +211,7 @@ def test_rewards_sum_to_the_change_of_auc_minus_priced_carbon(
 
 
 @GAMES
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_no_label_reaches_an_observation(
     seed: int, n_cases: int, mode: str, budget: float, lawful: float
 ) -> None:

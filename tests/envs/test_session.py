@@ -135,6 +135,12 @@ def test_evidence_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         build_setup(evidence=tmp_path / "evidence.npz")
     with pytest.raises(SessionError, match="nothing to decide"):
         build_setup(evidence=toy_evidence(100, 0, ("clinical",)))
+    table = toy_evidence(100, 0)
+    for name in ("quality", "disagreement"):
+        broken = getattr(table, name).copy()
+        broken[3, 0] = np.nan
+        with pytest.raises(SessionError, match="1 of 100 patients"):
+            build_setup(evidence=replace(table, **{name: broken}), n_cases=8)
     absurd = replace(toy_evidence(100, 0), pipeline_kwh=np.array([0.0, 1e6, 0.1]))
     with pytest.raises(SessionError, match="Check the pipelines"):
         build_setup(evidence=absurd, n_cases=8)
