@@ -96,7 +96,7 @@ def check_cohort(path: Path) -> CohortReport:
     """
     problems = Problems()
     cohort = load_cohort(path, problems)
-    found = {"path": path, "problems": tuple(problems), "n_problems": problems.total}
+    found: dict[str, Any] = {"path": path, "problems": tuple(problems), "n_problems": problems.total}
     if cohort is None:
         manifest = parse_manifest(path, Problems())
         return CohortReport(**found, **({} if manifest is None else _of_manifest(manifest)))
@@ -176,6 +176,8 @@ def _warnings(
         )
     else:
         yield from _confounding(hospitals)
+    if len(folds) == 1:
+        yield "All patients are in one fold: fit for evaluating on, not for training on."
     for fold in folds:
         if not fold.positive or not fold.negative:
             yield f"Fold {fold.name} holds one class only, so its AUC does not exist."

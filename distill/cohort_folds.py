@@ -41,7 +41,16 @@ def assign_folds(cohort: Cohort, n_folds: int = 5, seed: int = 0) -> Int16[np.nd
 
 
 def with_folds(cohort: Cohort, n_folds: int = 5, seed: int = 0) -> Cohort:
-    """The cohort with its given folds, or with :func:`assign_folds` where it has none."""
+    """The cohort with its given folds, or with :func:`assign_folds` where it has none.
+
+    Raises:
+        CohortError: if the given folds put everyone into one, or no folds can be made.
+    """
     if cohort.fold is not None:
+        if np.unique(cohort.fold).size < 2:
+            raise CohortError(
+                f"Cohort {cohort.name!r} has all its patients in fold {int(cohort.fold[0])}, so "
+                "nothing can be held out. Remove 'fold' from cohort.toml to have folds assigned."
+            )
         return cohort
     return replace(cohort, fold=assign_folds(cohort, n_folds, seed))

@@ -199,9 +199,6 @@ def _folds(
 def _check_folds(
     table: RawTable, spec: LabelSpec, group: Sequence[str], fold: np.ndarray, problems: Problems
 ) -> None:
-    if np.unique(fold).size < 2:
-        message = "one fold only, so that nothing can be held out. Give two or more, or remove "
-        problems.add(table.problem(message + "'fold' from cohort.toml.", column=spec.fold))
     if spec.group is None:
         return
     first: dict[str, int] = {}

@@ -149,6 +149,16 @@ def test_assigned_folds_keep_hospitals_whole_and_classes_balanced(small: Path) -
         with_folds(cohort)
 
 
+def test_one_fold_is_for_evaluation_only(small: Path) -> None:
+    content = tables()
+    for row in content["labels.csv"][1:]:
+        row[3] = "3"
+    write(small, content)
+    assert any("not for training" in text for text in check_cohort(small).warnings)
+    with pytest.raises(CohortError, match="all its patients in fold 3"):
+        with_folds(read_cohort(small))
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
 def test_formats_say_the_same(small: Path, suffix: str) -> None:
     cohort = read_cohort(small)
@@ -205,10 +215,6 @@ CASES: dict[str, tuple[Callable[[Tables], object], str]] = {
         lambda t: t["labels.csv"][5].__setitem__(3, "1"),
         "labels.csv, line 6, column 'fold': fold 1 splits hospital 'h0', which is in fold 0 in "
         "line 2",
-    ),
-    "one fold": (
-        lambda t: [row.__setitem__(3, "0") for row in t["labels.csv"][1:]],
-        "labels.csv, column 'fold': one fold only",
     ),
     "one class": (
         lambda t: [row.__setitem__(1, "A") for row in t["labels.csv"][1:]],
