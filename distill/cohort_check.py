@@ -96,7 +96,11 @@ def check_cohort(path: Path) -> CohortReport:
     """
     problems = Problems()
     cohort = load_cohort(path, problems)
-    found: dict[str, Any] = {"path": path, "problems": tuple(problems), "n_problems": problems.total}
+    found: dict[str, Any] = {
+        "path": path,
+        "problems": tuple(problems),
+        "n_problems": problems.total,
+    }
     if cohort is None:
         manifest = parse_manifest(path, Problems())
         return CohortReport(**found, **({} if manifest is None else _of_manifest(manifest)))
