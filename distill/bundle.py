@@ -99,6 +99,7 @@ def check_target(out: Path) -> None:
 
 def _sync(folder: Path) -> None:
     for path in folder.iterdir():
+        path.chmod(0o644)
         with path.open("rb") as file:
             os.fsync(file.fileno())
 

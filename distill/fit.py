@@ -100,7 +100,7 @@ def train_teacher_net(
     """A task-trained network on one modality, then frozen: its latent is what bridges aim at."""
     torch.manual_seed(seed)
     net = TeacherNet(x.shape[1], latent)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=0.05, fused=True)
     weight = torch.ones_like(target)
     for _ in range(NET_STEPS):
         optimiser.zero_grad()
@@ -212,7 +212,10 @@ def train_student(data: Batches, shape: StudentShape, config: TrainConfig, seed:
     n = data.x.shape[0]
     per_epoch = math.ceil(n / config.batch)
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=config.learning_rate, total_steps=config.epochs * per_epoch

@@ -126,7 +126,7 @@ class TablePreprocessor:
                 return np.array([cell not in known for cell in cells], dtype=np.float64)
             return np.asarray(cells == word, dtype=np.float64)
         mean, scale = self.burden or (0.0, 1.0)
-        return np.asarray(np.clip((_burden(raw.numbers) - mean) / scale, -CLIP, CLIP))
+        return np.asarray(np.clip((burden(raw.numbers) - mean) / scale, -CLIP, CLIP))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``preprocess.json``."""
@@ -156,21 +156,22 @@ class TablePreprocessor:
             texts = tuple(
                 TextColumn(name=c["name"], words=tuple(c["words"])) for c in data["texts"]
             )
-            burden = data["burden"]
+            scaling = data["burden"]
             return cls(
                 schema=TableSchema(
                     numbers=tuple(c.name for c in numbers), texts=tuple(c.name for c in texts)
                 ),
                 numbers=numbers,
                 texts=texts,
-                burden=(float(burden[0]), float(burden[1])) if burden else None,
+                burden=(float(scaling[0]), float(scaling[1])) if scaling else None,
                 selected=tuple(int(i) for i in data["selected"]),
             )
         except (KeyError, TypeError, IndexError) as error:
             raise BundleError(f"preprocess.json is not readable: {error}.") from error
 
 
-def _burden(numbers: Float64[np.ndarray, "rows numbers"]) -> Float64[np.ndarray, " rows"]:
+def burden(numbers: Float64[np.ndarray, "rows numbers"]) -> Float64[np.ndarray, " rows"]:
+    """Mutation burden: log1p of how many cells are 1."""
     return np.asarray(np.log1p(np.nansum(numbers, axis=1)))
 
 
@@ -236,11 +237,11 @@ def fit_preprocessor(raw: RawTable) -> TablePreprocessor:
     Text values need at least 1 % of the rows, and five patients, to get a feature of their own.
     """
     least = max(5, len(raw) // 100)
-    burden = None
+    scaling = None
     if _is_binary(raw.numbers):
-        total = _burden(raw.numbers)
+        total = burden(raw.numbers)
         spread = float(total.std())
-        burden = (float(total.mean()), spread if spread > 1e-9 else 1.0)
+        scaling = (float(total.mean()), spread if spread > 1e-9 else 1.0)
     fitted = TablePreprocessor(
         schema=raw.schema,
         numbers=tuple(
@@ -249,7 +250,7 @@ def fit_preprocessor(raw: RawTable) -> TablePreprocessor:
         texts=tuple(
             _fit_text(name, list(raw.texts[:, j]), least) for j, name in enumerate(raw.schema.texts)
         ),
-        burden=burden,
+        burden=scaling,
         selected=(),
     )
     return fitted.select(range(len(fitted.encoded_names)))

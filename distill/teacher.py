@@ -169,7 +169,7 @@ def fit_teacher(
     preprocessor = fit_preprocessor(raw)
     preprocessor = preprocessor.select(screen(preprocessor.transform(raw), label, config, seed))
     features = preprocessor.transform(raw)
-    logistic = LogisticRegression(C=0.1, max_iter=1000).fit(features, label)
+    logistic = LogisticRegression(C=0.1, solver="newton-cholesky").fit(features, label)
     booster = _boost(
         features, label, rounds=config.boosting_rounds, seed=seed, threads=config.n_threads
     )
