@@ -41,7 +41,7 @@ class DayBudget:
 
     def spent_g_co2e(self, at: datetime) -> float:
         """Spent since midnight UTC, g CO2e."""
-        return sum(self._spent.get(at.astimezone(UTC).date(), {}).values())
+        return sum(self._spent.get(at.astimezone(UTC).date(), {}).values(), 0.0)
 
     def left_g_co2e(self, at: datetime) -> float:
         """Left until midnight UTC, g CO2e; negative when overspent."""

@@ -17,11 +17,12 @@ from jaxtyping import Bool, Float32
 
 from agent.workflow.budget import DayBudget
 from agent.workflow.policybook import PolicyBook
-from agent.workflow.protocols import GainPredictor, Monitor, Student
+from agent.workflow.protocols import Monitor, Student
 from agent.workflow.state import AssessmentRecord, CarbonView, CaseState, Option, Plan
 from distill.transfers import BASE_MODALITY, EvidenceSets
 from envs.catalogue import DEFER, FINALISE, ActionCatalogue
 from envs.config import LEADS_H, SessionConfig
+from envs.gain import GainModel
 from envs.observation import ObservationLayout
 
 FORECAST_HOURS = LEADS_H[-1]
@@ -59,7 +60,7 @@ class ReviewServices:
     sets: EvidenceSets
     layout: ObservationLayout
     catalogue: ActionCatalogue
-    gain: GainPredictor
+    gain: GainModel
     energy: CaseEnergy
     budget: DayBudget
     config: SessionConfig

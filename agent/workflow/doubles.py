@@ -6,15 +6,17 @@ ever chosen by a command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 
 import numpy as np
 
+from agent.policies.protocol import Policy
 from agent.workflow.kit import BundleIdentity, ReviewKit, assemble
-from agent.workflow.protocols import Features, Policy
+from agent.workflow.protocols import Features
+from carbon.backends import ReplayMeter
 from carbon.errors import IntensityError
 from distill.errors import FeatureError
 from distill.evidence import EvidenceTable
@@ -117,25 +119,8 @@ class StillReading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StillEnergy:
-    """A made-up meter reading."""
-
-    joules: float | None = 2.0
-    basis: str = "modelled"
-    source: str = "still"
-    reason: str | None = None
-
-
-@dataclass(kw_only=True)
-class StillWindow:
-    """A metering window that always reads the same."""
-
-    reading: StillEnergy = field(default_factory=StillEnergy)
-
-
-@dataclass(frozen=True, kw_only=True)
 class StillMonitor:
-    """One intensity now and a forecast of one's choice; the meter always reads 2 J, modelled."""
+    """One intensity now and a forecast of one's choice; the meter always reads 2 J."""
 
     g_per_kwh: float = 200.0
     ahead: tuple[float, ...] = ()
@@ -158,10 +143,10 @@ class StillMonitor:
             for i, g in enumerate(self.ahead[:hours])
         )
 
-    @contextmanager
-    def window(self, stage: str, case: str | None = None) -> Iterator[StillWindow]:
-        """A window that reads 2 J."""
-        yield StillWindow()
+    @property
+    def meter(self) -> ReplayMeter:
+        """A meter that reads 2 J, whatever runs."""
+        return ReplayMeter.of_joules(repeat(2.0))
 
 
 def replay_kit(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from agent.workflow.state import AssessmentRecord, CaseState, Charge, Explanation
 
 THRESHOLD = 0.5
-KWH_PER_J = 1.0 / 3.6e6
 
 
 def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
@@ -20,7 +19,7 @@ def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
     suggestion = "positive" if view.probability >= THRESHOLD else "negative"
     measured = _energy_kwh(charges, "measured")
     modelled = _energy_kwh(charges, "modelled")
-    g_co2e = sum(charge.g_co2e or 0.0 for charge in charges)
+    g_co2e = sum((charge.g_co2e or 0.0 for charge in charges), 0.0)
     unmeasured = [f"{c.stage}: {c.reason}" for c in charges if c.energy_kwh is None]
     absent = [m for m in modalities if m not in state["present"]]
     lines = [
@@ -47,7 +46,7 @@ def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
 
 
 def _energy_kwh(charges: Sequence[Charge], basis: str) -> float:
-    return sum(c.energy_kwh or 0.0 for c in charges if c.energy_basis == basis)
+    return sum((c.energy_kwh or 0.0 for c in charges if c.energy_basis == basis), 0.0)
 
 
 def _probability_lines(state: CaseState, view: AssessmentRecord) -> list[str]:

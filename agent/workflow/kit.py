@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from agent.policies.protocol import Policy
 from agent.workflow.budget import DayBudget
 from agent.workflow.context import CaseEnergy, ReviewServices
 from agent.workflow.policybook import PolicyBook
-from agent.workflow.protocols import GainPredictor, Monitor, Policy, Student
+from agent.workflow.protocols import Monitor, Student
 from distill.evidence import EvidenceTable
 from distill.transfers import EvidenceSets
 from envs.catalogue import ActionCatalogue
@@ -48,7 +49,7 @@ class ReviewKit:
     sets: EvidenceSets
     layout: ObservationLayout
     catalogue: ActionCatalogue
-    gain: GainPredictor
+    gain: GainModel
     energy: CaseEnergy
     budget: DayBudget
     config: SessionConfig

@@ -20,8 +20,8 @@ from agent.workflow.context import (
     transfer_energy_kwh,
 )
 from agent.workflow.errors import WorkflowError
-from agent.workflow.explain import KWH_PER_J, explain_case
-from agent.workflow.protocols import GridReading, MeasuredEnergy
+from agent.workflow.explain import explain_case
+from agent.workflow.protocols import GridReading
 from agent.workflow.state import (
     AssessmentRecord,
     AssessOutput,
@@ -46,6 +46,7 @@ from agent.workflow.state import (
     WaitOutput,
 )
 from carbon.errors import IntensityError
+from carbon.meter import EnergyReading, energy_window
 from envs.catalogue import DEFER
 
 WAIT = "wait"
@@ -102,7 +103,7 @@ def _reading(reading: GridReading) -> Reading:
 def _look(services: ReviewServices) -> CarbonView:
     """Read the grid; without a forecast the view says so and deferral stays closed."""
     now = _reading(services.monitor.now())
-    assumed = services.config.forecast_sd(FORECAST_HOURS)
+    assumed = services.config.forecast_sd(float(FORECAST_HOURS))
     try:
         ahead = [_reading(r) for r in services.monitor.forecast(FORECAST_HOURS)]
     except IntensityError as error:
@@ -137,7 +138,7 @@ async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     """Score the case with the evidence gathered so far; meter what that takes."""
     prepared = await services.prepared(state["case"])
     stage = f"inference:{len([e for e in state['events'] if e['kind'] == 'assessment'])}"
-    with services.monitor.window(stage) as window:
+    with energy_window(services.monitor.meter) as window:
         scored = services.student.assess(prepared, state["transfers_run"])
     view = AssessmentRecord(
         probability=float(scored.probability),
@@ -167,8 +168,8 @@ async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     )
 
 
-def _metered(energy: MeasuredEnergy, stage: str, at: datetime, intensity: Reading) -> Charge:
-    kwh = None if energy.joules is None else float(energy.joules) * KWH_PER_J
+def _metered(energy: EnergyReading, stage: str, at: datetime, intensity: Reading) -> Charge:
+    kwh = energy.kwh
     return Charge(
         stage=stage,
         time=at,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.errors import AgentError
+from agent.policies.protocol import Policy
 from agent.workflow.errors import WorkflowError
-from agent.workflow.protocols import Policy
 from distill.errors import DistillError
 from envs.errors import EnvsError
 
@@ -43,7 +43,7 @@ class PolicyBook:
             seed: of policies that draw.
         """
         self._make = make
-        self._seed = seed
+        self.seed = seed
         self._loaded: dict[str, ActingPolicy] = {}
         self.configured = configured
         self.names = tuple(dict.fromkeys((configured, *names)))
@@ -73,5 +73,5 @@ class PolicyBook:
         except (AgentError, EnvsError, DistillError, OSError) as error:
             policy = self._make(FALLBACK)
             reason = f"policy {name!r} cannot load ({error}); the {FALLBACK} decides"
-        policy.reset(1, self._seed)
+        policy.reset(1, self.seed)
         return ActingPolicy(policy=policy, asked=name, fallback_reason=reason)

@@ -1,23 +1,22 @@
-"""What the workflow needs of the student, the carbon monitor and a policy: nothing more.
+"""What the workflow needs of the student and the carbon monitor: nothing more.
 
-The real ones are ``distill.runtime.StudentRuntime``, ``carbon.monitor.CarbonMonitor`` and the
-policies of ``agent.policies``; tests hand in doubles.
+The real ones are ``distill.runtime.StudentRuntime`` and ``carbon.monitor.CarbonMonitor``; tests
+hand in doubles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from carbon.meter import Meter
 
 Features = Mapping[str, Mapping[str, object] | None]
 """Feature rows of one case by modality; an absent modality is None or left out."""
 
 
+@runtime_checkable
 class Prepared(Protocol):
     """A case's features after validation and preprocessing."""
 
@@ -30,6 +29,7 @@ class Prepared(Protocol):
         """Share of each modality's cells that are filled in."""
 
 
+@runtime_checkable
 class Assessed(Protocol):
     """The student's view of a case under one evidence set."""
 
@@ -62,6 +62,7 @@ class Assessed(Protocol):
         """Share of attention that each token got."""
 
 
+@runtime_checkable
 class Student(Protocol):
     """A fused model that gives a calibrated probability for any evidence set."""
 
@@ -76,6 +77,7 @@ class Student(Protocol):
         """The view of a prepared case after these transfers."""
 
 
+@runtime_checkable
 class GridReading(Protocol):
     """One carbon intensity with its provenance."""
 
@@ -116,72 +118,16 @@ class GridReading(Protocol):
         """Why a fallback was used, if one was."""
 
 
-class MeasuredEnergy(Protocol):
-    """What a meter says of one window; ``joules`` is None with a reason where unmeasured."""
-
-    @property
-    def joules(self) -> float | None:
-        """Energy, joules."""
-
-    @property
-    def basis(self) -> str:
-        """Either ``measured`` or ``modelled``."""
-
-    @property
-    def source(self) -> str:
-        """Counter or model that it came from."""
-
-    @property
-    def reason(self) -> str | None:
-        """Why there is no figure."""
-
-
-class EnergyWindow(Protocol):
-    """An open or closed metering window."""
-
-    @property
-    def reading(self) -> Any:
-        """The energy of the window, once it is closed."""
-
-
+@runtime_checkable
 class Monitor(Protocol):
     """Grid intensity now and ahead, and a meter."""
 
-    def now(self) -> Any:
-        """The intensity now (a :class:`GridReading`)."""
+    def now(self) -> GridReading:
+        """The intensity now."""
 
-    def forecast(self, hours: int) -> Sequence[Any]:
+    def forecast(self, hours: int) -> Sequence[GridReading]:
         """Hourly readings ahead, the first one hour from now."""
 
-    def window(self, stage: str, case: str | None = None) -> AbstractContextManager[Any]:
-        """Meter what runs inside."""
-
-
-class Policy(Protocol):
-    """Chooses the next action from a flat observation."""
-
     @property
-    def name(self) -> str:
-        """Name in reports and cases."""
-
-    def reset(self, num_envs: int, seed: int) -> None:
-        """Start afresh."""
-
-    def act(
-        self,
-        observation: Float32[np.ndarray, "batch size"],
-        action_mask: Bool[np.ndarray, "batch n"],
-    ) -> Int64[np.ndarray, " batch"]:
-        """Indices of the chosen actions."""
-
-    def reason(self, observation: Float32[np.ndarray, " size"], action: int) -> str:
-        """One deterministic sentence on why ``action`` was chosen."""
-
-
-class GainPredictor(Protocol):
-    """Expected change of a session's AUC per transfer."""
-
-    def predict(
-        self, set_idx: Int64[np.ndarray, " batch"], logit: Float64[np.ndarray, " batch"]
-    ) -> Any:
-        """Array ``[batch, transfers]``."""
+    def meter(self) -> Meter:
+        """What energy is measured with."""

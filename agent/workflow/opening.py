@@ -1,0 +1,79 @@
+"""Open a bundle for review: the real student, grid and policies in one kit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.policies.protocol import Policy
+from agent.policies.registry import make_policy
+from agent.workflow.kit import BundleIdentity, ReviewKit, assemble
+from carbon.monitor import CarbonMonitor
+from distill.bundle import EVIDENCE, TRAINING_IDS, hash_case_id
+from distill.errors import BundleError
+from distill.evidence import EvidenceTable
+from distill.runtime import StudentRuntime
+from envs.catalogue import ActionCatalogue
+from envs.config import SessionConfig
+from envs.observation import ObservationLayout
+
+
+def open_kit(
+    bundle: Path,
+    *,
+    monitor: CarbonMonitor,
+    policy: str,
+    seed: int = 0,
+    config: SessionConfig | None = None,
+    budget_g_co2e_per_day: float | None = None,
+) -> ReviewKit:
+    """Open a bundle.
+
+    Args:
+        bundle: folder that ``greenboard train`` wrote.
+        monitor: the grid and the meter.
+        policy: name or folder of the policy that decides where a case names none.
+        seed: of policies that draw.
+        config: session settings.
+        budget_g_co2e_per_day: see :func:`agent.workflow.kit.assemble`.
+
+    Raises:
+        BundleError: if the bundle is incomplete or altered.
+    """
+    student = StudentRuntime.open(bundle)
+    evidence = EvidenceTable.load(student.bundle.file(EVIDENCE))
+    if evidence.transfers != student.transfers or evidence.modalities != student.modalities:
+        raise BundleError(
+            f"{bundle}: the evidence table and the student speak of different modalities or "
+            "transfers. Train it again with 'greenboard train'."
+        )
+    negative, positive = student.classes
+    trained = _training_ids(student)
+
+    def make(name: str, layout: ObservationLayout, catalogue: ActionCatalogue) -> Policy:
+        return make_policy(name, layout, catalogue, seed)
+
+    return assemble(
+        evidence,
+        identity=BundleIdentity(
+            cohort=student.cohort_name,
+            synthetic=student.synthetic,
+            version=student.bundle_version,
+            negative=negative,
+            positive=positive,
+        ),
+        student=student,
+        monitor=monitor,
+        make_policy=make,
+        policy=policy,
+        seen_in_training=lambda case_id: hash_case_id(case_id) in trained,
+        config=config,
+        budget_g_co2e_per_day=budget_g_co2e_per_day,
+    )
+
+
+def _training_ids(student: StudentRuntime) -> frozenset[str]:
+    data = student.bundle.json(TRAINING_IDS)
+    ids = data.get("sha256") if isinstance(data, dict) else data
+    if not isinstance(ids, list):
+        raise BundleError(f"{TRAINING_IDS} of the bundle holds no list of sums. Train it again.")
+    return frozenset(str(entry) for entry in ids)

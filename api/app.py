@@ -1,0 +1,173 @@
+"""The FastAPI application, put together from settings; importing it does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+
+from agent.workflow.graph import build_graph, sqlite_saver
+from agent.workflow.kit import ReviewKit
+from agent.workflow.opening import open_kit
+from api import state_lock
+from api.auth import KeyRing
+from api.deps import Server
+from api.hub import Hub
+from api.inputs import CaseInputs
+from api.metrics import Metrics
+from api.middleware import BodyLimit, Timing
+from api.problems import Problem, install
+from api.reviews import Reviews
+from api.routes import carbon, cases, server
+from api.settings import Settings, read_settings
+from api.store.database import Database
+from api.worker import Limits, Workers
+from carbon.intensity.build import GridConfig
+from carbon.monitor import build_monitor
+from distill.cohort import read_cohort
+
+DESCRIPTION = """
+Case review for the molecular tumour board that spends carbon only where it changes the answer.
+**Research use only**: it recommends, a person signs.
+
+Post a case, follow its events until it waits for the clinician, submit the decision.
+Every request takes an API key: `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+Errors are `application/problem+json` (RFC 9457).
+"""
+
+
+def utc_now() -> datetime:
+    """The present."""
+    return datetime.now(UTC)
+
+
+def load_kit(settings: Settings) -> ReviewKit:
+    """Open the bundle, the grid and the policies that the settings name.
+
+    Raises:
+        BundleError: if the bundle cannot be used.
+        CarbonError: if the trace cannot be read.
+    """
+    monitor = build_monitor(GridConfig(trace=settings.trace))
+    return open_kit(
+        settings.bundle,
+        monitor=monitor,
+        policy=settings.policy,
+        budget_g_co2e_per_day=settings.budget_g_co2e_per_day,
+    )
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    load: Callable[[Settings], ReviewKit] = load_kit,
+    clock: Callable[[], datetime] = utc_now,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: read from the environment if not given, so that
+            ``uvicorn --factory api.app:create_app`` works.
+        load: opens the bundle; tests hand in doubles.
+        clock: the present.
+
+    Raises:
+        SettingsError: if settings are missing or wrong.
+    """
+    chosen = settings if settings is not None else read_settings({})
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.server = await _start(stack, chosen, metrics, load, clock)
+            yield
+            app.state.server = None
+
+    app = FastAPI(
+        title="greenboard",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        license_info={"name": "Apache-2.0"},
+    )
+    install(app)
+    app.include_router(cases.router)
+    app.include_router(carbon.router)
+    app.include_router(server.router)
+    app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
+    app.add_middleware(Timing, metrics=metrics)
+    _describe_problems(app)
+    return app
+
+
+async def _start(
+    stack: AsyncExitStack,
+    settings: Settings,
+    metrics: Metrics,
+    load: Callable[[Settings], ReviewKit],
+    clock: Callable[[], datetime],
+) -> Server:
+    stack.enter_context(state_lock.hold(settings.state))
+    kit = load(settings)
+    database = Database(settings.store_url)
+    stack.push_async_callback(database.close)
+    await database.setup()
+    inputs = CaseInputs(kit.student, database)
+    saver = await stack.enter_async_context(sqlite_saver(settings.state / "graph.sqlite"))
+    hub = Hub()
+    workers = Workers(
+        graph=build_graph(kit.services(prepared=inputs.prepared, clock=clock), saver),
+        database=database,
+        inputs=inputs,
+        budget=kit.budget,
+        hub=hub,
+        metrics=metrics,
+        limits=Limits(
+            queue=settings.queue_limit,
+            workers=settings.workers,
+            lease_s=settings.lease_s,
+            wake_poll_s=settings.wake_poll_s,
+        ),
+        clock=clock,
+    )
+    await workers.start(alone=database.is_sqlite)
+    stack.push_async_callback(workers.stop)
+    return Server(
+        settings=settings,
+        kit=kit,
+        database=database,
+        reviews=Reviews(
+            database=database, inputs=inputs, workers=workers, metrics=metrics, clock=clock
+        ),
+        workers=workers,
+        hub=hub,
+        metrics=metrics,
+        keys=KeyRing(settings.keys),
+        cohort=read_cohort(settings.cohort) if settings.cohort is not None else None,
+        clock=clock,
+    )
+
+
+def _version() -> str:
+    try:
+        return version("greenboard")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the Problem schema where the documented answers point to."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        schema = generate()
+        schema["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,124 @@
+"""What routes are given: the server's parts, and the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+from agent.workflow.kit import ReviewKit
+from api.auth import KeyRing, Principal, Role
+from api.hub import Hub
+from api.metrics import Metrics
+from api.problems import ProblemError
+from api.reviews import Reviews
+from api.settings import Settings
+from api.store.database import Database
+from api.worker import Workers
+from distill.cohort import Cohort
+
+BEARER = HTTPBearer(auto_error=False, description="An API key.")
+HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Everything that the routes work with; made when the app starts."""
+
+    settings: Settings
+    kit: ReviewKit
+    database: Database
+    reviews: Reviews
+    workers: Workers
+    hub: Hub
+    metrics: Metrics
+    keys: KeyRing
+    cohort: Cohort | None
+    clock: Callable[[], datetime]
+
+
+def server_of(request: Request) -> Server:
+    """The server's parts.
+
+    Raises:
+        ProblemError: while the app is not started.
+    """
+    server = getattr(request.app.state, "server", None)
+    if not isinstance(server, Server):
+        raise ProblemError("not-ready", "The server is starting; try again in a second.")
+    return server
+
+
+def caller_of(
+    request: Request,
+    server: Annotated[Server, Depends(server_of)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    header: Annotated[str | None, Depends(HEADER)],
+) -> Principal:
+    """Who calls.
+
+    Raises:
+        ProblemError: 401 without a valid key.
+    """
+    key = bearer.credentials if bearer is not None else header
+    caller = server.keys.principal(key) if key else None
+    if caller is None:
+        raise ProblemError(
+            "unauthorized",
+            ("This key is not known" if key else "No key came with the request")
+            + "; send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
+            headers={"WWW-Authenticate": 'Bearer realm="greenboard"'},
+        )
+    request.state.caller = caller.name
+    return caller
+
+
+def _require(caller: Principal, role: Role) -> Principal:
+    if not caller.may(role):
+        raise ProblemError(
+            "forbidden", f"This takes the role {role!r}; the key's role is {caller.role!r}."
+        )
+    return caller
+
+
+def viewer(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
+    """A caller who may look."""
+    return _require(caller, "viewer")
+
+
+def reviewer(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
+    """A caller who may post cases and decide.
+
+    Raises:
+        ProblemError: 403 otherwise.
+    """
+    return _require(caller, "reviewer")
+
+
+def admin(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
+    """A caller who may see the audit log.
+
+    Raises:
+        ProblemError: 403 otherwise.
+    """
+    return _require(caller, "admin")
+
+
+Parts = Annotated[Server, Depends(server_of)]
+Viewer = Annotated[Principal, Depends(viewer)]
+Reviewer = Annotated[Principal, Depends(reviewer)]
+Admin = Annotated[Principal, Depends(admin)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="The same key with the same request again changes nothing.",
+    ),
+]

@@ -1,0 +1,80 @@
+"""Prepared features of the cases under review, read back from the store after a restart."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from agent.workflow.errors import WorkflowError
+from agent.workflow.protocols import Student
+from api.store.cases import get_features
+from api.store.database import Database
+from distill.cohort import Cohort
+
+KEEP = 512
+
+
+class CaseInputs:
+    """Gives the graph's nodes a case's prepared features by the case's id."""
+
+    def __init__(self, student: Student, database: Database) -> None:
+        """Remember nothing yet."""
+        self._student = student
+        self._database = database
+        self._prepared: OrderedDict[str, Any] = OrderedDict()
+
+    def add(self, case_id: str, features: Mapping[str, Any]) -> None:
+        """Check and keep the features of a new case.
+
+        Raises:
+            FeatureError: if the bundle cannot take them.
+        """
+        self._prepared[case_id] = self._student.prepare(features)
+        while len(self._prepared) > KEEP:
+            self._prepared.popitem(last=False)
+
+    def forget(self, case_id: str) -> None:
+        """Drop what is in memory; the store keeps the case."""
+        self._prepared.pop(case_id, None)
+
+    async def prepared(self, case_id: str) -> Any:
+        """The prepared features.
+
+        Raises:
+            WorkflowError: if there is no such case.
+        """
+        if case_id not in self._prepared:
+            async with self._database.read() as connection:
+                features = await get_features(connection, case_id)
+            if features is None:
+                raise WorkflowError("The case is not in the store any more; post it again.")
+            self.add(case_id, features)
+        return self._prepared[case_id]
+
+
+def cohort_features(
+    cohort: Cohort, case_id: str, modalities: tuple[str, ...]
+) -> dict[str, dict[str, Any] | None] | None:
+    """Feature rows of a cohort's case, inference modalities only; None if there is no such case.
+
+    The label, the hospital and the fold stay behind: they are in no table of features.
+    """
+    if case_id not in cohort.case_id:
+        return None
+    features: dict[str, dict[str, Any] | None] = {}
+    for modality in modalities:
+        table = cohort.tables.get(modality)
+        if table is None or case_id not in table.index:
+            features[modality] = None
+            continue
+        row = table.loc[case_id]
+        features[modality] = {str(name): _plain(value) for name, value in row.items()}
+    return features
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON has it: a missing one is None."""
+    if value is None or value != value:  # noqa: PLR0124  # NaN is what differs from itself
+        return None
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,77 @@
+"""Prometheus figures of one server, in a registry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from agent.workflow.state import Charge
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Counters of requests, cases, decisions, energy and carbon."""
+
+    def __init__(self) -> None:
+        """Start from zero."""
+        self.registry = CollectorRegistry()
+        self.requests = Histogram(
+            "greenboard_request_seconds",
+            "Time to answer a request",
+            ["method", "route", "status"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.created = Counter("greenboard_cases_created", "Cases taken on", registry=self.registry)
+        self.refused = Counter(
+            "greenboard_cases_refused", "Cases refused, queue full", registry=self.registry
+        )
+        self.runs = Counter(
+            "greenboard_runs", "Runs of the graph by how they ended", ["status"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.run_seconds = Histogram(
+            "greenboard_run_seconds",
+            "Time from taking a case up to its next rest",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.decisions = Counter(
+            "greenboard_decisions", "Clinicians' decisions", ["action"], registry=self.registry
+        )
+        self.waiting = Gauge(
+            "greenboard_queue_length", "Cases that wait for a worker", registry=self.registry
+        )
+        self.energy_kwh = Counter(
+            "greenboard_energy_kwh", "Energy charged to cases", ["stage", "basis"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.g_co2e = Counter(
+            "greenboard_g_co2e", "Emissions charged to cases, grams of CO2e", ["stage", "basis"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.unmeasured = Counter(
+            "greenboard_charges_without_figure", "Charges whose energy is unknown", ["stage"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.policy_fallback = Gauge(
+            "greenboard_policy_fallback",
+            "1 while the rule stands in for the configured policy",
+            registry=self.registry,
+        )
+
+    def charge(self, charges: Sequence[Charge]) -> None:
+        """Count charges that were newly written."""
+        for charge in charges:
+            stage = charge.stage.partition(":")[0]
+            if charge.energy_kwh is None or charge.g_co2e is None:
+                self.unmeasured.labels(stage).inc()
+                continue
+            self.energy_kwh.labels(stage, charge.energy_basis).inc(charge.energy_kwh)
+            self.g_co2e.labels(stage, charge.energy_basis).inc(charge.g_co2e)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)

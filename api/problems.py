@@ -1,0 +1,226 @@
+"""Every error as problem+json (RFC 9457): stable types, one line of detail, nothing leaked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from agent.errors import AgentError
+from agent.workflow.errors import WorkflowError
+from api.errors import ApiError
+from api.store.cases import CursorError
+from carbon.errors import CarbonError
+from distill.errors import DistillError, FeatureError
+from envs.errors import EnvsError
+
+URN = "urn:problem-type:greenboard:"
+MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemType:
+    """One kind of problem: its name in the type URI, status and title."""
+
+    slug: str
+    status: int
+    title: str
+
+    @property
+    def uri(self) -> str:
+        """The stable type URI."""
+        return URN + self.slug
+
+
+def _type(slug: str, status: int, title: str) -> ProblemType:
+    return ProblemType(slug=slug, status=status, title=title)
+
+
+TYPES: dict[str, ProblemType] = {
+    kind.slug: kind
+    for kind in (
+        _type("malformed-request", 400, "The request cannot be read"),
+        _type("unauthorized", 401, "No valid API key"),
+        _type("forbidden", 403, "The key's role does not allow this"),
+        _type("not-found", 404, "No such resource"),
+        _type("case-not-found", 404, "No such case"),
+        _type("method-not-allowed", 405, "The resource does not have this method"),
+        _type("not-awaiting-clinician", 409, "The case does not wait for a decision"),
+        _type("already-decided", 409, "The case has a decision"),
+        _type("not-deferred", 409, "The case is not deferred"),
+        _type("body-too-large", 413, "The request body is too large"),
+        _type("unsupported-media-type", 415, "The body is not JSON"),
+        _type("invalid-request", 422, "The request does not fit the schema"),
+        _type("invalid-features", 422, "The bundle cannot take these features"),
+        _type("unknown-policy", 422, "No such policy"),
+        _type("unknown-cohort-case", 422, "The loaded cohort has no such case"),
+        _type("idempotency-key-reused", 422, "The idempotency key belongs to another request"),
+        _type("queue-full", 429, "Too many cases are waiting"),
+        _type("internal-error", 500, "Something went wrong in the server"),
+        _type("carbon-unavailable", 503, "The grid's carbon intensity is not known"),
+        _type("not-ready", 503, "The server is not ready"),
+        _type("http-error", 400, "The request was refused"),
+    )
+}
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": URN + "already-decided",
+                    "title": "The case has a decision",
+                    "status": 409,
+                    "detail": "A decision was recorded before yours; read the case to see it.",
+                    "instance": "/v1/cases/6f1c0c5e9b8e4c3a9d7e2f1a0b3c4d5e/decision",
+                }
+            ]
+        },
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[dict[str, str]] = Field(default_factory=list)
+
+
+class ProblemError(ApiError):
+    """Raise it anywhere in a request to answer with a problem."""
+
+    def __init__(self, slug: str, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+        """Name the kind of problem and say what came, what is allowed and what to do."""
+        super().__init__(detail)
+        self.kind = TYPES[slug]
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+def problem_response(
+    kind: ProblemType,
+    detail: str,
+    instance: str,
+    *,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    errors: list[dict[str, str]] | None = None,
+) -> JSONResponse:
+    """A problem+json answer."""
+    body: dict[str, Any] = {
+        "type": kind.uri,
+        "title": kind.title,
+        "status": status or kind.status,
+        "detail": " ".join(detail.split()),
+        "instance": instance,
+    }
+    if errors:
+        body["errors"] = errors
+    return JSONResponse(
+        body, status_code=status or kind.status, headers=dict(headers or {}), media_type=MEDIA_TYPE
+    )
+
+
+BY_ERROR: tuple[tuple[type[Exception], str], ...] = (
+    # From the narrow to the wide: the first that fits answers.
+    (FeatureError, "invalid-features"),
+    (WorkflowError, "internal-error"),
+    (CursorError, "malformed-request"),
+    (CarbonError, "carbon-unavailable"),
+    (DistillError, "internal-error"),
+    (EnvsError, "internal-error"),
+    (AgentError, "internal-error"),
+    (ApiError, "internal-error"),
+)
+BY_STATUS = {
+    400: "malformed-request",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    415: "unsupported-media-type",
+}
+
+
+async def _on_problem(request: Request, error: ProblemError) -> JSONResponse:
+    return problem_response(error.kind, error.detail, request.url.path, headers=error.headers)
+
+
+async def _on_package_error(request: Request, error: Exception) -> JSONResponse:
+    slug = next(slug for base, slug in BY_ERROR if isinstance(error, base))
+    detail = str(error)
+    if slug == "internal-error":
+        detail = f"{type(error).__name__}; the server's log has the place. Try again later."
+    return problem_response(TYPES[slug], detail, request.url.path)
+
+
+async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+    kind = TYPES[BY_STATUS.get(error.status_code, "http-error")]
+    details = {
+        404: "There is nothing at this address; see /openapi.json for what there is.",
+        405: f"{request.method} is not allowed here; allowed: "
+        f"{(error.headers or {}).get('Allow', 'see /openapi.json')}.",
+        400: "The body could not be read as JSON; send application/json.",
+    }
+    detail = details.get(error.status_code, str(error.detail))
+    return problem_response(
+        kind, detail, request.url.path, status=error.status_code, headers=error.headers
+    )
+
+
+async def _on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    found = [
+        {
+            "where": "/".join(str(part) for part in problem["loc"])[:200],
+            "message": str(problem["msg"])[:300],
+        }
+        for problem in error.errors()[:MAX_ERRORS]
+    ]
+    broken = any(problem["type"] == "json_invalid" for problem in error.errors())
+    kind = TYPES["malformed-request" if broken else "invalid-request"]
+    # What came is not repeated: it may be a patient's data.
+    first = found[0] if found else {"where": "body", "message": "not valid"}
+    detail = f"{first['where']}: {first['message']} See /openapi.json for what is allowed."
+    return problem_response(kind, detail, request.url.path, errors=found)
+
+
+async def _on_surprise(request: Request, error: Exception) -> JSONResponse:
+    detail = f"{type(error).__name__}; the server's log has the place. Try again later."
+    return problem_response(TYPES["internal-error"], detail, request.url.path)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of ``app`` with a problem."""
+    app.add_exception_handler(ProblemError, _on_problem)  # type: ignore[arg-type]
+    for base, _ in BY_ERROR:
+        app.add_exception_handler(base, _on_package_error)
+    app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _on_invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, _on_surprise)
+
+
+def documented(*slugs: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for these kinds of problem, grouped by status."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for slug in slugs:
+        kind = TYPES[slug]
+        response = responses.setdefault(
+            kind.status,
+            {
+                "description": "",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            },
+        )
+        note = f"`{kind.uri}`: {kind.title}"
+        response["description"] = "; ".join(filter(None, [response["description"], note]))
+    return responses

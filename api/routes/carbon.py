@@ -1,0 +1,83 @@
+"""The grid now and ahead, and the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+
+from api.deps import Parts, Server, Viewer
+from api.problems import documented
+from api.schemas import BudgetView, ForecastView, LedgerLine, LedgerView, ReadingView
+from api.store import ledger
+
+COMMON = ("unauthorized", "forbidden", "invalid-request", "internal-error", "not-ready")
+router = APIRouter(prefix="/v1/carbon", tags=["carbon"])
+
+
+def reading_view(reading: Any) -> ReadingView:
+    """A reading as callers see it."""
+    return ReadingView(
+        g_per_kwh=reading.g_per_kwh,
+        zone=reading.zone,
+        time=reading.time,
+        basis=reading.basis,
+        provider=reading.provider,
+        kind=reading.kind,
+        age_s=reading.age_s,
+        uncertainty_g_per_kwh=reading.uncertainty_g_per_kwh,
+        note=reading.note,
+    )
+
+
+def budget_view(server: Server) -> BudgetView:
+    """What today's reviews may still emit."""
+    budget, now = server.kit.budget, server.clock()
+    return BudgetView(
+        g_co2e_per_day=budget.g_co2e_per_day,
+        spent_g_co2e=budget.spent_g_co2e(now),
+        left_g_co2e=budget.left_g_co2e(now),
+    )
+
+
+@router.get(
+    "/now", summary="Carbon intensity now", responses=documented(*COMMON, "carbon-unavailable")
+)
+async def now(server: Parts, caller: Viewer) -> ReadingView:
+    """The grid's intensity with its provenance; ``kind`` says when it is a fallback."""
+    # A provider may have to be asked: not on the event loop.
+    return reading_view(await asyncio.to_thread(server.kit.monitor.now))
+
+
+@router.get(
+    "/forecast",
+    summary="Carbon intensity ahead",
+    responses=documented(*COMMON, "carbon-unavailable"),
+)
+async def forecast(
+    server: Parts, caller: Viewer, hours: Annotated[int, Query(ge=1, le=48)] = 24
+) -> ForecastView:
+    """One reading an hour, the next clock hour first."""
+    readings = await asyncio.to_thread(server.kit.monitor.forecast, hours)
+    return ForecastView(readings=[reading_view(reading) for reading in readings])
+
+
+@router.get("/ledger", summary="Energy and carbon so far", responses=documented(*COMMON))
+async def totals(
+    server: Parts,
+    caller: Viewer,
+    by: Annotated[Literal["stage", "case"], Query()] = "stage",
+    since: Annotated[datetime | None, Query(description="With a time zone.")] = None,
+    case: Annotated[str | None, Query(max_length=64)] = None,
+) -> LedgerView:
+    """Sums by stage or case, measured and modelled apart. Nothing here is called avoided."""
+    async with server.database.read() as connection:
+        lines = await ledger.totals(connection, by=by, since=since, case_id=case)
+    return LedgerView(
+        by=by,
+        since=since,
+        totals=[LedgerLine(**line) for line in lines],
+        budget=budget_view(server),
+    )

@@ -1,0 +1,221 @@
+"""Cases: post, list, read, follow, decide, wake."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Response
+from sse_starlette import EventSourceResponse
+
+from agent.workflow.errors import WorkflowError
+from agent.workflow.state import Decision
+from api.deps import IdempotencyKey, Parts, Reviewer, Server, Viewer
+from api.idempotency import Once
+from api.inputs import cohort_features
+from api.problems import ProblemError, documented
+from api.reviews import NewCase, case_not_found
+from api.schemas import (
+    DECISION_EXAMPLES,
+    CasePage,
+    CaseRequest,
+    CaseView,
+    DecisionRequest,
+    Status,
+)
+from api.sse import follow_case
+from api.store import cases as store
+from api.views import case_view, summary
+
+COMMON = ("malformed-request", "unauthorized", "forbidden", "invalid-request", "internal-error")
+router = APIRouter(prefix="/v1/cases", tags=["cases"])
+
+
+async def _read(server: Server, case_id: str) -> CaseView:
+    async with server.database.read() as connection:
+        row = await store.get_case(connection, case_id)
+        decision = await store.get_decision(connection, case_id)
+    if row is None:
+        raise case_not_found()
+    return case_view(server, row, decision)
+
+
+def _new_case(server: Server, body: CaseRequest) -> NewCase:
+    policies = server.kit.policies
+    try:
+        policy = policies.check(body.policy) if body.policy else policies.configured
+    except WorkflowError as error:
+        raise ProblemError("unknown-policy", str(error)) from error
+    features: Any = body.features
+    seen = None
+    if body.case_id is not None:
+        features = _from_cohort(server, body.case_id)
+        seen = server.kit.seen_in_training(body.case_id)
+    return NewCase(
+        features=features,
+        reference=body.reference if body.reference is not None else body.case_id,
+        urgency=body.urgency,
+        deadline=body.deadline.astimezone(UTC) if body.deadline else None,
+        policy=policy,
+        seen_in_training=seen,
+    )
+
+
+def _from_cohort(server: Server, case_id: str) -> dict[str, Any]:
+    features = None
+    if server.cohort is not None:
+        features = cohort_features(server.cohort, case_id, server.kit.layout.modalities)
+    if features is None:
+        reason = (
+            "No cohort is loaded; start the server with --cohort DIR, or send the features."
+            if server.cohort is None
+            else "The loaded cohort has no case with this id; check it, or send the features."
+        )
+        raise ProblemError("unknown-cohort-case", reason)
+    return features
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Post a case for review",
+    responses={
+        200: {"model": CaseView, "description": "The same request was made before: its case."},
+        **documented(
+            *COMMON, "body-too-large", "invalid-features", "unknown-policy",
+            "unknown-cohort-case", "idempotency-key-reused", "queue-full", "not-ready",
+        ),
+    },
+)  # fmt: skip
+async def create_case(
+    server: Parts,
+    caller: Reviewer,
+    body: CaseRequest,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> CaseView:
+    """Take a case on. Follow its events until it waits for the clinician.
+
+    Send feature rows by modality, or the id of a case of the cohort that the server was started
+    with. Only clinical data are looked at to begin with; the policy decides what else is worth it.
+    """
+    once = Once.of(caller, idempotency_key, "create", body.model_dump(mode="json"))
+    case_id, known = await server.reviews.create(_new_case(server, body), caller, once)
+    response.headers["Location"] = f"/v1/cases/{case_id}"
+    if known:
+        response.status_code = 200
+        response.headers["Idempotency-Replayed"] = "true"
+    return await _read(server, case_id)
+
+
+@router.get("", summary="List cases, newest first", responses=documented(*COMMON))
+async def list_cases(
+    *,
+    server: Parts,
+    caller: Viewer,
+    status: Annotated[list[Status] | None, Query(description="Any of these.")] = None,
+    policy: Annotated[str | None, Query(max_length=200)] = None,
+    min_urgency: Annotated[float, Query(ge=0, le=1)] = 0.0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=300)] = None,
+) -> CasePage:
+    """A page of cases; pass ``next_cursor`` back as ``cursor`` for the next one."""
+    wanted = list(status or ())
+    if store.RUNNING in wanted:
+        # A case that runs is stored as queued until it rests.
+        wanted.append(store.QUEUED)  # type: ignore[arg-type]
+    chosen = store.CaseFilter(status=wanted, policy=policy, min_urgency=min_urgency)
+    async with server.database.read() as connection:
+        rows, following = await store.list_cases(connection, chosen, limit=limit, cursor=cursor)
+    return CasePage(cases=[summary(server, row) for row in rows], next_cursor=following)
+
+
+@router.get("/{case_id}", summary="Read a case", responses=documented(*COMMON, "case-not-found"))
+async def read_case(server: Parts, caller: Viewer, case_id: str) -> CaseView:
+    """The case with its explanation, plan and decision."""
+    return await _read(server, case_id)
+
+
+@router.get(
+    "/{case_id}/events",
+    summary="Follow the steps of a case (server-sent events)",
+    response_class=EventSourceResponse,
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "Steps, then what follows."},
+        204: {"description": "The review is over and every step was seen."},
+        **documented(*COMMON, "case-not-found"),
+    },
+)
+async def read_events(
+    *,
+    server: Parts,
+    caller: Viewer,
+    case_id: str,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
+    follow: Annotated[bool, Query(description="False: end after what there is now.")] = True,
+) -> Response:
+    """Every step so far, then each new one as it happens; ``id`` is the step's number.
+
+    ``event: status`` says that the case came to rest. Reconnect with ``Last-Event-ID`` to go on
+    after the last step that was seen.
+    """
+    seen = last_event_id or ""
+    after = int(seen) if seen.isascii() and seen.isdecimal() else -1
+    async with server.database.read() as connection:
+        row = await store.get_case(connection, case_id)
+        unseen = await store.get_events(connection, case_id, after)
+    if row is None:
+        raise case_not_found()
+    if row.status in store.FINAL and last_event_id is not None and not unseen:
+        return Response(status_code=204)
+    return EventSourceResponse(
+        follow_case(server, case_id, after=after, follow=follow),
+        ping=round(server.settings.ping_s),
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+@router.post(
+    "/{case_id}/decision",
+    status_code=201,
+    summary="Submit the clinician's decision",
+    responses={
+        200: {"model": CaseView, "description": "The same request was made before: its case."},
+        **documented(
+            *COMMON, "case-not-found", "not-awaiting-clinician", "already-decided",
+            "idempotency-key-reused", "not-ready",
+        ),
+    },
+)  # fmt: skip
+async def decide(
+    *,
+    server: Parts,
+    caller: Reviewer,
+    case_id: str,
+    body: Annotated[DecisionRequest, Body(openapi_examples=DECISION_EXAMPLES)],
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> CaseView:
+    """Accept the suggestion, override it with a coded reason, or send the case back.
+
+    One decision a case: of two at once, one is answered 409. The reviewer is whoever the key
+    belongs to.
+    """
+    given = body.model_dump(mode="json")
+    decision = Decision(**given, reviewer=caller.name, decided_at=server.clock())
+    once = Once.of(caller, idempotency_key, f"decide:{case_id}", given)
+    if await server.reviews.decide(case_id, decision, once):
+        response.status_code = 200
+        response.headers["Idempotency-Replayed"] = "true"
+    return await _read(server, case_id)
+
+
+@router.post(
+    "/{case_id}/wake",
+    summary="Wake a deferred case before its hour",
+    responses=documented(*COMMON, "case-not-found", "not-deferred", "not-ready"),
+)
+async def wake(server: Parts, caller: Reviewer, case_id: str) -> CaseView:
+    """Look at the case again now, at whatever the grid is."""
+    await server.reviews.wake(case_id, caller)
+    return await _read(server, case_id)

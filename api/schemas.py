@@ -1,0 +1,267 @@
+"""Bodies of requests and answers; everything that comes in is checked and nothing extra passes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from agent.workflow.state import ReasonCode
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Cell = float | int | str | bool | None
+Status = Literal[
+    "queued", "running", "deferred", "awaiting_clinician", "recorded", "sent_back", "failed"
+]
+EXAMPLE_ID = "6f1c0c5e9b8e4c3a9d7e2f1a0b3c4d5e"
+RESEARCH_USE = "Research use only: it recommends, a person signs."
+
+
+class Body(BaseModel):
+    """Base of what comes in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CaseRequest(Body):
+    """A case to review: feature rows by modality, or the id of a case of the loaded cohort."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra={
+            "examples": [
+                {
+                    "features": {
+                        "clinical": {"age": 67, "smoking_pack_years": 40},
+                        "genomics": {"EGFR": 1, "KRAS": 0},
+                        "pathology": None,
+                    },
+                    "reference": "board-2026-11-23/7",
+                    "urgency": 0.3,
+                    "deadline": "2026-11-24T09:00:00Z",
+                },
+                {"case_id": "case-00042", "policy": "rule"},
+            ]
+        },
+    )
+
+    features: Annotated[dict[Name, dict[Name, Cell] | None], Field(max_length=32)] | None = Field(
+        default=None,
+        description="Feature values by modality and name; a missing modality is null or left out.",
+    )
+    case_id: Name | None = Field(
+        default=None, description="A case of the cohort that the server was started with."
+    )
+    reference: Name | None = Field(
+        default=None,
+        description="The caller's own reference. Kept with the case, in no log and no event.",
+    )
+    urgency: float = Field(default=0.0, ge=0.0, le=1.0)
+    deadline: datetime | None = Field(
+        default=None, description="With a time zone; a case is never deferred beyond it."
+    )
+    policy: Name | None = Field(
+        default=None, description="Name from GET /v1/policies; the server's own if left out."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CaseRequest:
+        if (self.features is None) == (self.case_id is None):
+            raise ValueError("give either 'features' or 'case_id', not both and not neither")
+        if self.deadline is not None and self.deadline.tzinfo is None:
+            raise ValueError("'deadline' needs a time zone, for example a final Z")
+        return self
+
+
+class Accept(Body):
+    """The clinician agrees with the suggestion."""
+
+    action: Literal["accept"]
+    comment: str = Field(default="", max_length=2000)
+
+
+class Override(Body):
+    """The clinician decides otherwise, and says why."""
+
+    action: Literal["override"]
+    result: Literal["negative", "positive"]
+    reason_code: ReasonCode
+    comment: str = Field(default="", max_length=2000)
+
+
+class SendBack(Body):
+    """The case goes back to whoever posted it, without a result."""
+
+    action: Literal["send_back"]
+    reason_code: ReasonCode
+    comment: str = Field(default="", max_length=2000)
+
+
+DecisionRequest = Annotated[Accept | Override | SendBack, Field(discriminator="action")]
+DECISION_EXAMPLES: dict[str, Any] = {
+    "accept": {"value": {"action": "accept"}},
+    "override": {
+        "value": {
+            "action": "override",
+            "result": "negative",
+            "reason_code": "clinical_judgement",
+            "comment": "Immunohistochemistry says otherwise.",
+        }
+    },
+    "send_back": {"value": {"action": "send_back", "reason_code": "missing_data"}},
+}
+
+
+class Out(BaseModel):
+    """Base of what goes out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PolicyOfCase(Out):
+    """Who decides the case's next step, and why it is not the one that was asked for."""
+
+    asked: str
+    acting: str
+    fallback_reason: str | None = None
+
+
+class ModelOfCase(Out):
+    """The model behind the probability."""
+
+    bundle_version: str
+    cohort: str
+    synthetic: bool = Field(description="Trained on a synthetic cohort: for trying out only.")
+    negative: str = Field(description="Name of the negative class.")
+    positive: str = Field(description="Name of the positive class.")
+
+
+class CaseSummary(Out):
+    """A case in the list."""
+
+    id: str = Field(examples=[EXAMPLE_ID])
+    status: Status
+    reference: str | None
+    urgency: float
+    deadline: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    created_by: str
+    policy: PolicyOfCase
+    seen_in_training: bool | None = Field(
+        description="True: the model saw this patient in training and the probability is "
+        "optimistic. Null: not known, the features came without a cohort's case id."
+    )
+    probability: float | None = Field(description="Of the positive class; null before scoring.")
+    transfers_run: list[str]
+    wake_at: datetime | None = Field(description="When a deferred case is looked at again.")
+    result: Literal["negative", "positive"] | None = Field(
+        description="What the clinician recorded; null until then."
+    )
+
+
+class CaseView(CaseSummary):
+    """A case with its explanation, plan and decision."""
+
+    model: ModelOfCase
+    explanation: dict[str, Any] | None
+    plan: dict[str, Any] | None
+    decision: dict[str, Any] | None
+    failure: str | None
+    caution: list[str]
+    notice: str = RESEARCH_USE
+    links: dict[str, str]
+
+
+class CasePage(Out):
+    """A page of cases, newest first."""
+
+    cases: list[CaseSummary]
+    next_cursor: str | None
+
+
+class PoliciesView(Out):
+    """What can decide."""
+
+    configured: str
+    acting: str
+    fallback_reason: str | None
+    names: list[str]
+    seed: int
+
+
+class ReadingView(Out):
+    """Grid carbon intensity with its provenance."""
+
+    g_per_kwh: float
+    zone: str
+    time: datetime
+    basis: str
+    provider: str
+    kind: str
+    age_s: float
+    uncertainty_g_per_kwh: float | None
+    note: str
+
+
+class ForecastView(Out):
+    """Hourly forecast, the next clock hour first."""
+
+    readings: list[ReadingView]
+
+
+class LedgerLine(Out):
+    """One sum; measured and modelled figures are never added together."""
+
+    key: str
+    energy_basis: Literal["measured", "modelled"]
+    entries: int
+    energy_kwh: float | None
+    g_co2e: float | None
+    without_figure: int = Field(description="Entries whose energy is unknown: not in the sums.")
+
+
+class BudgetView(Out):
+    """The day's carbon, midnight to midnight UTC."""
+
+    g_co2e_per_day: float
+    spent_g_co2e: float
+    left_g_co2e: float
+
+
+class LedgerView(Out):
+    """Sums over the ledger."""
+
+    by: Literal["stage", "case"]
+    since: datetime | None
+    totals: list[LedgerLine]
+    budget: BudgetView
+
+
+class Readiness(Out):
+    """Whether the server can review, and with what."""
+
+    status: Literal["ready"]
+    model: ModelOfCase
+    policy: PolicyOfCase
+    carbon: ReadingView
+    cases: dict[str, int]
+    queue_length: int
+
+
+class Health(Out):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class AuditView(Out):
+    """Whether the audit log holds together."""
+
+    intact: bool
+    entries: int
+    head: str = Field(description="Hash of the last row; note it elsewhere to detect truncation.")
+    problem: str | None

@@ -1,0 +1,1 @@
+"""Where cases, their steps, decisions, ledger and audit log are kept."""

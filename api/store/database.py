@@ -1,0 +1,114 @@
+"""The database behind the store: one engine, short reads, one writer at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Table, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from api.errors import SettingsError
+from api.store.tables import metadata
+
+APPEND_ONLY = ("audit", "ledger", "decisions", "events")
+
+
+class Database:
+    """Engine and transactions.
+
+    Writers queue on one lock: SQLite has a single writer anyway, and a queue in memory is fairer
+    and quicker than polling a busy file. Each write transaction begins IMMEDIATE, so that reading
+    before writing inside it cannot fail half way.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Prepare the engine; nothing is opened yet.
+
+        Raises:
+            SettingsError: if the URL is not one that SQLAlchemy can use here.
+        """
+        try:
+            self.engine: AsyncEngine = create_async_engine(url)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise SettingsError(
+                f"The database URL cannot be used ({type(error).__name__}); give one such as "
+                "sqlite+aiosqlite:///path/cases.sqlite, and install its driver."
+            ) from error
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._writer = asyncio.Lock()
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _on_connect)
+            event.listen(self.engine.sync_engine, "begin", _on_begin)
+
+    async def setup(self) -> None:
+        """Create the tables that are not there, and make the append-only ones so."""
+        async with self.write() as connection:
+            await connection.run_sync(metadata.create_all)
+            if self.is_sqlite:
+                for statement in _append_only_triggers():
+                    await connection.execute(text(statement))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """One write transaction; committed at the end, rolled back on an error."""
+        async with self._writer, self.engine.connect() as plain:
+            connection = await plain.execution_options(greenboard_write=True)
+            async with connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """One consistent view for reading."""
+        async with self.engine.connect() as connection:
+            yield connection
+
+    async def ping(self) -> None:
+        """Ask the database for anything at all."""
+        async with self.read() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def insert_new(
+        self, connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]
+    ) -> int:
+        """Insert the rows that are not there yet; returns how many were new."""
+        if not rows:
+            return 0
+        insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        statement = insert(table).on_conflict_do_nothing()
+        added = 0
+        for row in rows:
+            added += (await connection.execute(statement, row)).rowcount
+        return added
+
+
+def _on_connect(dbapi_connection: Any, record: object) -> None:
+    # The driver would begin transactions by itself, and not before the first write.
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("greenboard_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _append_only_triggers() -> list[str]:
+    """Triggers that refuse to change or delete a row that was written."""
+    return [
+        f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb} BEFORE {verb} ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+        for table in APPEND_ONLY
+        for verb in ("update", "delete")
+    ]

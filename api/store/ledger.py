@@ -1,0 +1,76 @@
+"""The server's carbon ledger: one row a case and stage, and the sums over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import case as when
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from agent.workflow.state import Charge
+from api.store.database import Database
+from api.store.tables import ledger
+
+
+def charge_row(case_id: str, charge: Charge) -> dict[str, Any]:
+    """A charge as a row."""
+    return {
+        "case_id": case_id,
+        "stage": charge.stage,
+        "kind": charge.stage.partition(":")[0],
+        "time": charge.time,
+        "energy_kwh": charge.energy_kwh,
+        "energy_basis": charge.energy_basis,
+        "energy_source": charge.energy_source,
+        "reason": charge.reason,
+        "intensity": charge.intensity.model_dump(mode="json"),
+        "g_co2e": charge.g_co2e,
+    }
+
+
+async def insert_charges(
+    database: Database, connection: AsyncConnection, case_id: str, charges: Sequence[Charge]
+) -> int:
+    """Write charges; a stage that was charged before is left as it is."""
+    rows = [charge_row(case_id, charge) for charge in charges]
+    return await database.insert_new(connection, ledger, rows)
+
+
+async def charges_since(
+    connection: AsyncConnection, since: datetime
+) -> list[tuple[str, str, datetime, float | None]]:
+    """Case, stage, time and g CO2e of what was charged since then."""
+    rows = await connection.execute(
+        select(ledger.c.case_id, ledger.c.stage, ledger.c.time, ledger.c.g_co2e).where(
+            ledger.c.time >= since
+        )
+    )
+    return [(row.case_id, row.stage, row.time, row.g_co2e) for row in rows]
+
+
+async def totals(
+    connection: AsyncConnection, *, by: str, since: datetime | None, case_id: str | None
+) -> list[dict[str, Any]]:
+    """Energy and emissions summed by ``stage`` or ``case``, apart for measured and modelled.
+
+    ``stage`` sums over the part before the colon: all transfers, all inferences.
+    """
+    key = (ledger.c.kind if by == "stage" else ledger.c.case_id).label("key")
+    unknown = func.sum(when((ledger.c.energy_kwh.is_(None), 1), else_=0))
+    query = select(
+        key,
+        ledger.c.energy_basis,
+        func.count().label("entries"),
+        func.sum(ledger.c.energy_kwh).label("energy_kwh"),
+        func.sum(ledger.c.g_co2e).label("g_co2e"),
+        unknown.label("without_figure"),
+    ).group_by(key, ledger.c.energy_basis)
+    if since is not None:
+        query = query.where(ledger.c.time >= since)
+    if case_id is not None:
+        query = query.where(ledger.c.case_id == case_id)
+    rows = await connection.execute(query.order_by(key, ledger.c.energy_basis))
+    return [dict(row) for row in rows.mappings()]

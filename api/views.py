@@ -1,0 +1,86 @@
+"""From stored rows to what callers read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.workflow.kit import BundleIdentity
+from agent.workflow.policybook import PolicyBook
+from api.deps import Server
+from api.schemas import CaseSummary, CaseView, ModelOfCase, PolicyOfCase
+from api.store import cases as store
+
+OPTIMISTIC = (
+    "The model saw this patient in training: the probability is optimistic and says nothing "
+    "about new patients."
+)
+
+
+def model_view(identity: BundleIdentity) -> ModelOfCase:
+    """The model behind the probability."""
+    return ModelOfCase(
+        bundle_version=identity.version,
+        cohort=identity.cohort,
+        synthetic=identity.synthetic,
+        negative=identity.negative,
+        positive=identity.positive,
+    )
+
+
+def policy_view(policies: PolicyBook, asked: str | None = None) -> PolicyOfCase:
+    """Who decides for ``asked`` now."""
+    acting = policies.acting(asked)
+    return PolicyOfCase(
+        asked=acting.asked,
+        acting=acting.policy.name,
+        fallback_reason=acting.fallback_reason,
+    )
+
+
+def summary(server: Server, row: Any) -> CaseSummary:
+    """A row of the list."""
+    return CaseSummary(**_summary_fields(server, row))
+
+
+def _summary_fields(server: Server, row: Any) -> dict[str, Any]:
+    status = row.status
+    if status in store.OPEN and server.workers.is_running(row.id):
+        status = store.RUNNING
+    return {
+        "id": row.id,
+        "status": status,
+        "reference": row.reference,
+        "urgency": row.urgency,
+        "deadline": row.deadline,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "created_by": row.created_by,
+        "policy": policy_view(server.kit.policies, row.policy),
+        "seen_in_training": row.seen_in_training,
+        "probability": row.probability,
+        "transfers_run": row.transfers_run or [],
+        "wake_at": row.wake_at,
+        "result": row.result,
+    }
+
+
+def case_view(server: Server, row: Any, decision: dict[str, Any] | None) -> CaseView:
+    """A case in full."""
+    base = f"/v1/cases/{row.id}"
+    caution = []
+    if row.seen_in_training:
+        caution.append(OPTIMISTIC)
+    if row.policy_fallback:
+        caution.append(row.policy_fallback)
+    if server.kit.identity.synthetic:
+        caution.append("The model was trained on a synthetic cohort: for trying out only.")
+    return CaseView(
+        **_summary_fields(server, row),
+        model=model_view(server.kit.identity),
+        explanation=row.explanation,
+        plan=row.plan,
+        decision=decision,
+        failure=row.failure,
+        caution=caution,
+        links={"self": base, "events": f"{base}/events", "decision": f"{base}/decision"},
+    )
