@@ -142,7 +142,7 @@ def parse_line(path: Path, number: int, raw: bytes) -> LedgerEntry:
 
     Args:
         path: the ledger, for the message.
-        number: line number from 1, for the message.
+        number: line number from 1, for the message; 0 for a line that is not in the file yet.
         raw: the line.
 
     Raises:
@@ -153,6 +153,8 @@ def parse_line(path: Path, number: int, raw: bytes) -> LedgerEntry:
     except (ValidationError, UnitError, LedgerError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         what = f"{'.'.join(map(str, first['loc']))} {first['msg']}" if first else str(error)
+        if number == 0:
+            raise LedgerError(f"Not fit for the ledger {path}: {what.strip()}.") from error
         raise LedgerError(
             f"{path}, line {number} is damaged ({what.strip()}). Entries are never guessed: "
             "restore the line from a copy, or move it out of the file by hand."

@@ -60,6 +60,31 @@ def read_ledger(
         raise LedgerError(f"The ledger {path} cannot be read: {error.strerror}.") from error
 
 
+def _sync_folder(path: Path) -> None:
+    """Make a new file's name as durable as its content; harmless for one that was there."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Some file systems do not sync folders; the entries themselves are synced either way.
+        with suppress(OSError):
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _to_line(path: Path, entry: LedgerEntry) -> bytes:
+    """One line of UTF-8; read back once, since what is written can never be corrected."""
+    try:
+        text = json.dumps(
+            entry.as_dict(), separators=(",", ":"), allow_nan=False, ensure_ascii=False
+        )
+    except ValueError as error:
+        raise LedgerError(f"Entry {entry.stage!r} has a figure that is not finite.") from error
+    # A lone surrogate (from an odd file name, say) is no text in UTF-8: it becomes a '?'.
+    line = text.encode("utf-8", errors="replace")
+    parse_line(path, 0, line)
+    return line + b"\n"
+
+
 def _is_whole(raw: bytes) -> bool:
     # Every entry is one JSON object, so no proper beginning of one parses.
     try:
@@ -103,6 +128,7 @@ class Ledger:
             raise LedgerError(f"The ledger {path} cannot be opened: {error.strerror}.") from error
         fcntl.flock(self._handle, fcntl.LOCK_EX)
         try:
+            _sync_folder(path)
             self.recovery = self._recover()
         finally:
             fcntl.flock(self._handle, fcntl.LOCK_UN)
@@ -111,16 +137,17 @@ class Ledger:
         """Write one entry; it is on disk when this returns.
 
         Raises:
-            LedgerError: if it cannot be written; the file is then as it was before.
+            LedgerError: if it is not fit for the books or cannot be written; the file is then as
+                it was before.
         """
-        line = json.dumps(entry.as_dict(), separators=(",", ":"), allow_nan=False) + "\n"
+        line = _to_line(self.path, entry)
         with self._lock:
             fcntl.flock(self._handle, fcntl.LOCK_EX)
             try:
                 # Another process may have died in the middle of its line since we opened.
                 recovery = self._recover()
                 self.recovery = recovery if recovery is not None else self.recovery
-                self._write(line.encode())
+                self._write(line)
             finally:
                 fcntl.flock(self._handle, fcntl.LOCK_UN)
 

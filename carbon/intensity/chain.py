@@ -10,7 +10,14 @@ from datetime import datetime
 from typing import TypeVar
 
 from carbon.errors import IntensityError, UnitError
-from carbon.intensity.protocol import Basis, IntensityReading, IntensitySource, require_one_basis
+from carbon.intensity.protocol import (
+    Basis,
+    IntensityReading,
+    IntensitySource,
+    as_utc,
+    require_horizon,
+    require_one_basis,
+)
 
 Answer = TypeVar("Answer")
 
@@ -72,7 +79,8 @@ class ChainSource:
         Raises:
             IntensityError: if none can; lists each one's reason.
         """
-        reading, note = self._first("now", lambda source: source.now(at))
+        moment = as_utc(at)
+        reading, note = self._first("now", lambda source: source.now(moment))
         return self._marked(reading, note)
 
     def forecast(self, at: datetime, hours: int) -> tuple[IntensityReading, ...]:
@@ -81,7 +89,9 @@ class ChainSource:
         Raises:
             IntensityError: if none can; lists each one's reason.
         """
-        readings, note = self._first("forecast", lambda source: source.forecast(at, hours))
+        # What the caller gets wrong must not count as a source's failure and put it to rest.
+        moment, length = as_utc(at), require_horizon(hours)
+        readings, note = self._first("forecast", lambda source: source.forecast(moment, length))
         return tuple(self._marked(reading, note) for reading in readings)
 
     def _first(self, what: str, ask: Callable[[IntensitySource], Answer]) -> tuple[Answer, str]:

@@ -108,6 +108,13 @@ class IntensityReading:
                 f"Carbon intensity from {self.provider} is {self.g_per_kwh} g/kWh; it must be "
                 "finite and not negative."
             )
+        for name in ("age_s", "uncertainty_g_per_kwh"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UnitError(
+                    f"Reading from {self.provider}: {name} is {value}; it must be finite and "
+                    "not negative."
+                )
         if self.time.utcoffset() is None:
             raise UnitError(f"Reading from {self.provider}: time {self.time} lacks a time zone.")
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from carbon.errors import BasisError, IntensityError
+from carbon.errors import BasisError, IntensityError, UnitError
 from carbon.intensity.chain import ChainSource
 from carbon.intensity.fixed import FixedSource
 from carbon.intensity.protocol import (
@@ -120,3 +121,19 @@ def test_one_basis_of_many() -> None:
     assert require_one_basis([BASIS, BASIS], what="A sum") == BASIS
     with pytest.raises(BasisError, match="A sum would mix"):
         require_one_basis([BASIS, make_basis()], what="A sum")
+
+
+def test_a_senseless_question_puts_no_source_to_rest() -> None:
+    flaky = Flaky(fail=False)
+    chain = ChainSource([flaky, fixed()])
+    with pytest.raises(UnitError, match="1 or more"):
+        chain.forecast(AT, 0)
+    with pytest.raises(UnitError, match="time zone"):
+        chain.now(AT.replace(tzinfo=None))
+    assert chain.forecast(AT, 1)[0].g_per_kwh == 7.0
+
+
+@pytest.mark.parametrize("change", [{"age_s": -1.0}, {"uncertainty_g_per_kwh": float("nan")}])
+def test_a_reading_refuses_senseless_provenance(change: dict[str, float]) -> None:
+    with pytest.raises(UnitError, match="finite and not negative"):
+        replace(fixed().now(AT), **change)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbon.counters import NvmlMeter, RaplMeter
+from carbon.counters import NvmlMeter, RaplMeter, RaplRun
 from carbon.meter import ComponentReading, combine, energy_window
 
 RANGE_UJ = 262_143_328_850
@@ -104,16 +104,28 @@ def test_any_walk_of_steps_below_one_round_is_summed_exactly(
     assert joules == pytest.approx(sum(steps) / 1e6)
 
 
-def test_a_short_counter_is_watched_by_a_thread(rapl: FakeRapl) -> None:
+def test_a_short_counter_is_watched_by_a_thread(
+    rapl: FakeRapl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for folder in ("intel-rapl:0", "intel-rapl:0:1", "intel-rapl:1"):
         (rapl.root / folder / "max_energy_range_uj").write_text("999999")
         rapl.set(folder, 900_000)
+    looked = threading.Semaphore(0)
+    sample = RaplRun.sample
+
+    def counted(self: RaplRun) -> None:
+        sample(self)
+        looked.release()
+
+    monkeypatch.setattr(RaplRun, "sample", counted)
     meter = RaplMeter(rapl.root)
     assert meter.begin().sample_every_s == 0.1
     with energy_window(meter) as window:
         for uj in (100_000, 900_000, 100_000):
             rapl.set("intel-rapl:0", uj)
-            time.sleep(0.25)
+            # The first look may have begun before the counter moved, the second did not.
+            assert looked.acquire(timeout=10)
+            assert looked.acquire(timeout=10)
     assert by_component(window.reading.components)["cpu"].joules == pytest.approx(1.2)
 
 

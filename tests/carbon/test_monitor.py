@@ -292,8 +292,8 @@ def test_a_configuration_that_cannot_work_is_refused_at_once(
 
 def test_importing_is_quick_and_leaves_the_heavy_ones_out() -> None:
     code = (
-        "import sys, time; t = time.perf_counter(); import carbon.monitor; "
-        "print(time.perf_counter() - t, *(m for m in "
+        "import sys, time; t = time.process_time(); import carbon.monitor; "
+        "print(time.process_time() - t, *(m for m in "
         "('pandas', 'pyarrow', 'torch', 'requests', 'pynvml', 'psutil') if m in sys.modules))"
     )
     runs = [
@@ -302,8 +302,8 @@ def test_importing_is_quick_and_leaves_the_heavy_ones_out() -> None:
     ]
     answers = [run.stdout.split() for run in runs]
     assert all(len(answer) == 1 for answer in answers), answers
-    # The target is 0.3 s on a quiet machine; shared test machines get some room.
-    assert min(float(answer[0]) for answer in answers) < 0.6
+    # 0.3 s is the target and 0.2 s the rule; a busy machine's processor is slower, too.
+    assert min(float(answer[0]) for answer in answers) < 0.45
 
 
 def test_a_window_costs_little() -> None:
