@@ -73,19 +73,17 @@ def synth(
 
     check_target(out, force)  # before the work, not after it
     names = tuple(name.strip() for name in privileged.split(",") if name.strip())
-    config = SyntheticConfig(
-        n_patients=patients, seed=seed, privileged=names, n_simulated=simulated
+    cohort, truth = make_synthetic(
+        SyntheticConfig(n_patients=patients, seed=seed, privileged=names, n_simulated=simulated)
     )
-    cohort, truth = make_synthetic(config)
     text = json.dumps(truth.to_json(), indent=2) + "\n"
     write_cohort(cohort, out, extra={TRUTH: text}, force=force)
     if as_json:
-        raw = {"path": str(out), "truth": str(out / TRUTH), **truth.to_json()}
-        typer.echo(json.dumps(raw, indent=2))
+        typer.echo(json.dumps({"path": str(out), **truth.to_json()}, indent=2))
         return
-    typer.echo(f"Synthetic cohort of {patients} patients (seed {seed}; no row is a patient): {out}")
-    typer.echo("\n".join(_truth_lines(truth, cohort.modalities("inference"))))
-    typer.echo(f"All sets, with intervals: {out / TRUTH}")
+    head = f"Synthetic cohort of {patients} patients (seed {seed}; no row is a patient): {out}"
+    lines = _truth_lines(truth, cohort.modalities("inference"))
+    typer.echo("\n".join([head, *lines, f"All sets, with intervals: {out / TRUTH}"]))
 
 
 def _truth_lines(truth: Truth, inference: Sequence[str]) -> list[str]:
