@@ -147,17 +147,13 @@ class NesoSource:
         readings = []
         for lead in range(1, min(hours, LONGEST_FORECAST_H) + 1):
             hour = floor_hour(moment) + lead * HOUR
-            values = [
-                p.intensity.forecast
-                for p in fetched.periods
-                if hour <= p.start < hour + HOUR and p.intensity.forecast is not None
-            ]
-            if not values:
+            value = _hour_mean(fetched.periods, hour)
+            if value is None:
                 # Later hours after a hole would have the wrong lead for who reads by position.
                 break
             readings.append(
                 IntensityReading(
-                    g_per_kwh=math.fsum(values) / len(values),
+                    g_per_kwh=value,
                     zone=ZONE,
                     time=hour,
                     basis=self.basis,
@@ -262,6 +258,12 @@ def _parse(url: str, body: str) -> tuple[_Period, ...]:
 
 def _containing(periods: Sequence[_Period], moment: datetime) -> _Period | None:
     return next((p for p in periods if p.start <= moment < p.end), None)
+
+
+def _hour_mean(periods: Sequence[_Period], hour: datetime) -> float | None:
+    inside = (p.intensity.forecast for p in periods if hour <= p.start < hour + HOUR)
+    values = [value for value in inside if value is not None]
+    return math.fsum(values) / len(values) if values else None
 
 
 def _half_hour(moment: datetime) -> datetime:
