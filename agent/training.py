@@ -227,7 +227,7 @@ def _check_out(out: Path, resume: bool) -> None:
 
 def _begin(model: MaskablePPO, task: TrainingTask, config: TrainPpoConfig) -> int:
     if config.warm_start == "price":
-        clone_price_policy(model, task.setup, seed=config.seed)
+        clone_price_policy(model, task.setup, seed=config.seed, reward_scale=config.reward_scale)
     return 0
 
 

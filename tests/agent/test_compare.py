@@ -1,0 +1,125 @@
+"""A whole comparison on a toy table."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agent.compare import CompareConfig, compare_policies
+from agent.errors import ComparisonError, PolicyError
+from agent.report.model import METRICS, ComparisonReport
+from agent.report.render import write_report
+from agent.sessions import SessionSource
+from envs.config import SessionConfig
+from envs.toy import toy_evidence
+
+CREATED = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def source() -> SessionSource:
+    return SessionSource.of_evidence(toy_evidence(200), config=SessionConfig(n_cases=12))
+
+
+def compare(out: Path, **settings: object) -> ComparisonReport:
+    config = CompareConfig(sessions=12, training_seeds=2, ppo_steps=1000, **settings)  # type: ignore[arg-type]
+    stages: set[str] = set()
+    report = compare_policies(
+        source(), config, out, command="again", created=CREATED,
+        progress=lambda stage, _n, _total: stages.add(stage),
+    )  # fmt: skip
+    assert stages
+    return report
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[ComparisonReport, Path]:
+    out = tmp_path_factory.mktemp("report")
+    return compare(out), out
+
+
+def test_the_default_compares_every_kind_of_policy(
+    full: tuple[ComparisonReport, Path],
+) -> None:
+    report, out = full
+    assert [policy.name for policy in report.policies] == [
+        "never", "always:genomics->pathology", "always:clinical->genomics",
+        "always:pathology->clinical", "always-everything", "random", "rule", "price", "ppo",
+    ]  # fmt: skip
+    assert all(set(policy.figures) == set(METRICS) for policy in report.policies)
+    assert report.policy("ppo").training_seeds == 2
+    assert report.policy("ppo").figures["reward"].n == 24
+    assert sorted(p.name for p in (out / "policies").iterdir()) == [
+        "ppo-fold4-seed0", "ppo-fold4-seed1", "price-fold4",
+    ]  # fmt: skip
+
+
+def test_no_policy_beats_the_bounds_in_expectation(full: tuple[ComparisonReport, Path]) -> None:
+    report, _ = full
+    expected = report.bounds["expected_lp"].auc_gain.value
+    assert report.bounds["clairvoyant_lp"].auc_gain.value >= expected
+    assert all(p.figures["expected_gain"].value <= expected for p in report.policies)
+
+
+def test_differences_to_itself_are_nil(full: tuple[ComparisonReport, Path]) -> None:
+    report, _ = full
+    itself = report.policy("rule").versus["rule"]["reward"]
+    assert (itself.value, itself.low, itself.high) == (0.0, 0.0, 0.0)
+    assert report.best_planner in ("price", "always:pathology->clinical")
+
+
+def test_the_report_is_written_and_valid(full: tuple[ComparisonReport, Path]) -> None:
+    report, out = full
+    page, figures = write_report(report, out)
+    data = json.loads(figures.read_text())
+    assert data["provenance"]["created_utc"] == "2026-01-02T00:00:00+00:00"
+    assert data["policies"]["price"]["details"]["4"]["price"]["n_calibration_sessions"] == 128
+    assert page.stat().st_size < 600_000
+
+
+def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
+    names = ("random", "rule", "price")
+    first, second = (compare(tmp_path / x, policies=names) for x in "ab")
+    assert first.to_json(()) == second.to_json(())
+
+
+def test_all_folds_are_rotated(tmp_path: Path) -> None:
+    report = compare(tmp_path, policies=("rule", "price"), folds=(0, 3))
+    assert list(report.policies[0].folds) == ["0", "3"]
+    assert report.policies[0].figures["reward"].n == 24
+    assert set(report.policy("price").to_json()["details"]) == {"0", "3"}
+
+
+def test_a_policy_directory_takes_part_but_not_on_its_own_patients(
+    full: tuple[ComparisonReport, Path], tmp_path: Path
+) -> None:
+    _, out = full
+    directory = str(out / "policies" / "ppo-fold4-seed0")
+    report = compare(tmp_path, policies=("rule", directory))
+    assert report.policies[1].learned
+    assert report.policies[1].name == "ppo-fold4-seed0"
+    with pytest.raises(ComparisonError, match="would flatter it"):
+        compare(tmp_path, policies=("rule", directory), folds=(0,))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": (9,)}, "Fold 9 cannot be held out"),
+        ({"policies": ("rule", "rule")}, "'rule' was asked for twice"),
+        ({"policies": ()}, "No policy was named"),
+    ],
+)
+def test_bad_requests_get_one_clear_error(
+    tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ComparisonError, match=message):
+        compare(tmp_path, **settings)
+
+
+def test_an_unknown_policy_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="Did you mean 'price'"):
+        compare(tmp_path, policies=("prize",))
+    assert not list(tmp_path.iterdir())
