@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -44,6 +45,13 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def grid_config(trace: Path | None, source: str, cache: Path | None = None) -> GridConfig:
+    """The grid that the options name; provider answers are kept under ``cache``."""
+    names = tuple(name.strip() for name in source.split(",") if name.strip())
+    cache_dir = cache / "carbon" if cache is not None else None
+    return GridConfig(sources=names, trace=trace, cache_dir=cache_dir)
+
+
 def load_kit(settings: Settings) -> ReviewKit:
     """Open the bundle, the grid and the policies that the settings name.
 
@@ -51,7 +59,7 @@ def load_kit(settings: Settings) -> ReviewKit:
         BundleError: if the bundle cannot be used.
         CarbonError: if the trace cannot be read.
     """
-    monitor = build_monitor(GridConfig(trace=settings.trace))
+    monitor = build_monitor(grid_config(settings.trace, settings.source, settings.state))
     return open_kit(
         settings.bundle,
         monitor=monitor,

@@ -27,6 +27,8 @@ class Settings(BaseModel):
         policy: decides where a case names none: a name or a policy folder.
         cohort: cohort folder whose cases may be reviewed by their id.
         trace: recorded trace of carbon intensity, used instead of the live source.
+        source: sources of carbon intensity in order, commas between; chosen by what is given
+            where empty (trace, else NESO, then a synthetic day).
         database_url: SQLAlchemy URL of the case store; a SQLite file in ``state`` by default.
         keys: who may call.
         budget_g_co2e_per_day: carbon for the day's reviews; the session's rule by default.
@@ -45,6 +47,7 @@ class Settings(BaseModel):
     policy: str = DEFAULT_POLICY
     cohort: Path | None = None
     trace: Path | None = None
+    source: str = ""
     database_url: str | None = None
     keys: tuple[ApiKey, ...] = ()
     budget_g_co2e_per_day: float | None = Field(default=None, ge=0, allow_inf_nan=False)

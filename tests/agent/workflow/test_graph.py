@@ -149,7 +149,8 @@ def test_deferral_is_planned_waited_for_and_spent(evidence: EvidenceTable) -> No
     hours = [datetime.now(UTC)]
     services = services_of(
         evidence, policy="defer-first", make_policy=_deferring,
-        monitor=StillMonitor(g_per_kwh=300.0, ahead=(250.0, 80.0, 90.0, 400.0)), clock=lambda: hours[0],
+        monitor=StillMonitor(g_per_kwh=300.0, ahead=(250.0, 80.0, 90.0, 400.0)),
+        clock=lambda: hours[0],
     )  # fmt: skip
 
     async def review() -> RunResult:

@@ -1,0 +1,66 @@
+"""Reviewing cases in this process, without a server: for the command line and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from langgraph.types import Command
+
+from agent.workflow.errors import CaseNotWaitingError
+from agent.workflow.graph import CaseGraph, build_graph, memory_saver
+from agent.workflow.kit import ReviewKit
+from agent.workflow.nodes import CLINICIAN, WAIT
+from agent.workflow.protocols import Features
+from agent.workflow.run import RunResult, follow
+from agent.workflow.state import CaseState, Decision
+
+AT_ONCE = "command"
+
+
+class ReviewSession:
+    """The same graph as the server's, over memory: nothing outlives the process."""
+
+    def __init__(self, kit: ReviewKit, *, clock: Callable[[], datetime]) -> None:
+        """Build the graph."""
+        self._kit = kit
+        self._features: dict[str, Any] = {}
+        services = kit.services(prepared=self._prepared, clock=clock)
+        self._graph: CaseGraph = build_graph(services, memory_saver())
+
+    async def _prepared(self, case: str) -> Any:
+        return self._features[case]
+
+    async def review(self, case: CaseState, features: Features) -> RunResult:
+        """Carry a case to the clinician; a deferral is noted and not waited for.
+
+        Raises:
+            FeatureError: if the bundle cannot take the features.
+        """
+        self._features[case["case"]] = self._kit.student.prepare(features)
+        result = await follow(self._graph, case["case"], case)
+        if result.waits_for == WAIT:
+            result.waits_for = None
+            woken: Command[Any] = Command(resume={"by": AT_ONCE})
+            result = await follow(self._graph, case["case"], woken, result=result)
+        return result
+
+    async def decide(self, case_id: str, result: RunResult, decision: Decision) -> RunResult:
+        """Carry out a clinician's decision.
+
+        Raises:
+            CaseNotWaitingError: if the case does not wait for one.
+        """
+        if result.waits_for != CLINICIAN:
+            raise CaseNotWaitingError("The case does not wait for a clinician's decision.")
+        result.waits_for = None
+        answer: Command[Any] = Command(resume=decision.model_dump(mode="json"))
+        return await follow(self._graph, case_id, answer, result=result)
+
+    async def forget(self, case_id: str) -> None:
+        """Drop what memory holds of a case, so that a long batch stays small."""
+        self._features.pop(case_id, None)
+        saver = self._graph.checkpointer
+        if saver is not None and not isinstance(saver, bool):
+            await saver.adelete_thread(case_id)

@@ -1,0 +1,77 @@
+"""Case files of ``greenboard review`` and the table of steps that it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from api.errors import CommandError
+
+if TYPE_CHECKING:
+    from api.schemas import CaseRequest
+
+
+def read_case(path: Path) -> CaseRequest:
+    """Read a case file: the body that ``POST /v1/cases`` takes, or feature rows alone.
+
+    Raises:
+        CommandError: if it cannot be read or is neither; no value of the file is repeated.
+    """
+    import json
+
+    from pydantic import ValidationError
+
+    from api.schemas import CaseRequest
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CommandError(f"Cannot read a case from {path}: {type(error).__name__}.") from error
+    if isinstance(data, dict) and not set(data) & set(CaseRequest.model_fields):
+        data = {"features": data}
+    try:
+        case = CaseRequest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "/".join(str(part) for part in first["loc"]) or "the file"
+        raise CommandError(f"{path}, {where}: {first['msg']}.") from None
+    if case.features is None:
+        raise CommandError(f"{path} holds a case_id; a case file needs 'features'.")
+    return case
+
+
+def step_lines(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The steps of a case, one line each: what was done, the probability, energy and carbon."""
+    lines = [f"{'step':12} {'what':34} {'p':>6} {'kWh':>10} {'gCO2e':>10}"]
+    for event in events:
+        data = event["data"]
+        charge = data.get("charge") or {}
+        what = _WHAT.get(event["kind"], lambda _: "")(data)
+        lines.append(
+            f"{event['kind']:12} {what[:34]:34} {_figure(data.get('probability'), '6.3f')} "
+            f"{_figure(charge.get('energy_kwh'), '10.3g')} {_figure(charge.get('g_co2e'), '10.3g')}"
+            + (f" {charge['energy_basis']}" if charge else "")
+        )
+        if event["kind"] == "choice":
+            lines.append(f"{'':12} {data['reason']}")
+    return lines
+
+
+def _figure(value: float | None, form: str) -> str:
+    width = int(form.partition(".")[0])
+    return " " * width if value is None else format(value, form)
+
+
+_WHAT: dict[str, Any] = {
+    "intake": lambda d: "has " + ", ".join(d["present"]),
+    "carbon": lambda d: f"{d['now']['g_per_kwh']:.0f} gCO2e/kWh, {d['now']['provider']}",
+    "assessment": lambda d: "with " + ", ".join(d["processed"]),
+    "choice": lambda d: f"{d['action']} ({d['policy']})",
+    "transfer": lambda d: d["transfer"],
+    "deferral": lambda d: f"wait {d['wait_h']:.1f} h",
+    "wake": lambda d: f"woken by {d['by']}",
+    "explanation": lambda d: f"suggests {d['suggestion']}",
+    "decision": lambda d: f"{d['action']} by {d['reviewer']}",
+    "record": lambda d: f"{d['status']}: {d['result']}",
+}

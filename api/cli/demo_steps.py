@@ -1,0 +1,308 @@
+"""The steps of the demo: commands in processes of their own, and one review over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from api.errors import CommandError
+
+WHAT_IS_NOT_REAL = (
+    "synthetic: the patients, and the carbon grid (a seeded synthetic day).",
+    "modelled: the energy of pipelines (declared), and of computing where no counter can be read.",
+    "simulated: the review sessions of the report, and the clinician's decision on the case.",
+    "Research use only; these figures say nothing about real patients.",
+)
+STOP_S = 10.0
+START_S = 60.0
+REVIEW_S = 60.0
+DECISION = {
+    "action": "accept",
+    "comment": "Simulated decision of the demo; no person looked at this case.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoPlan:
+    """How large the demo is, and where it writes."""
+
+    out: Path
+    seed: int
+    patients: int
+    held_out_patients: int
+    simulated: int
+    steps: int
+    sessions: int
+    policies: str = "never,rule,random,price,always-everything"
+
+    @classmethod
+    def full(cls, out: Path, seed: int) -> DemoPlan:
+        """A few minutes on two cores."""
+        return cls(
+            out=out, seed=seed, patients=1200, held_out_patients=100, simulated=50_000,
+            steps=300_000, sessions=200,
+        )  # fmt: skip
+
+    @classmethod
+    def quick(cls, out: Path, seed: int) -> DemoPlan:
+        """To see that everything runs."""
+        return cls(
+            out=out, seed=seed, patients=400, held_out_patients=60, simulated=5_000,
+            steps=30_000, sessions=20,
+        )  # fmt: skip
+
+    @property
+    def cohort(self) -> Path:
+        """The synthetic cohort that is trained on."""
+        return self.out / "cohort"
+
+    @property
+    def held_out(self) -> Path:
+        """A synthetic cohort of other patients and hospitals."""
+        return self.out / "held_out"
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle."""
+        return self.out / "bundle"
+
+    @property
+    def policy(self) -> Path:
+        """The learned policy."""
+        return self.out / "policies" / "ppo"
+
+    @property
+    def report(self) -> Path:
+        """The comparison's folder."""
+        return self.out / "report"
+
+    @property
+    def case(self) -> Path:
+        """The reviewed case."""
+        return self.out / "case.json"
+
+
+@dataclass(kw_only=True)
+class StepTime:
+    """A step and how long it took."""
+
+    name: str
+    seconds: float
+
+
+@dataclass
+class DemoRun:
+    """Runs the steps, keeps the time, and stops whatever was started."""
+
+    plan: DemoPlan
+    tell: Callable[[str], None]
+    times: list[StepTime] = field(default_factory=list)
+    reviewed: dict[str, Any] = field(default_factory=dict)
+
+    def step(self, name: str, work: Callable[[], Any]) -> None:
+        """Run one step and say how long it took."""
+        self.tell(f"{name} ...")
+        began_s = time.monotonic()
+        work()
+        seconds = time.monotonic() - began_s
+        self.times.append(StepTime(name=name, seconds=seconds))
+        self.tell(f"{name}: {seconds:.1f} s")
+
+    def command(self, *arguments: str) -> None:
+        """Run a greenboard command as a user would; its output goes to ``OUT/logs``.
+
+        Raises:
+            CommandError: if it fails; with the end of what it said.
+        """
+        log = self._log(
+            "-".join(arguments[:2] if arguments[0] in ("cohort", "rl") else arguments[:1])
+        )
+        with log.open("wb") as file, _process(arguments, file) as process:
+            code = process.wait()
+        if code != 0:
+            tail = log.read_text(errors="replace").strip().splitlines()[-5:]
+            raise CommandError(f"greenboard {' '.join(arguments)} ended with {code}: "
+                               f"{' / '.join(tail)} (all of it: {log})")  # fmt: skip
+
+    def _log(self, name: str) -> Path:
+        folder = self.plan.out / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.log"
+
+    def review(self) -> None:
+        """Post a held-out case to a real server, follow it, decide, and read it back."""
+        from api.auth import new_key
+        from api.cli.atomic import write_json
+
+        key, kept = new_key("demo-clinician (simulated)", "reviewer")
+        state = self.plan.out / "state"
+        port_file = self.plan.out / ".port"
+        port_file.unlink(missing_ok=True)
+        arguments = (
+            "serve", "--bundle", str(self.plan.bundle), "--policy", f"{self.plan.policy}/",
+            "--port", "0", "--state", str(state), "--source", "synthetic",
+            "--port-file", str(port_file),
+        )  # fmt: skip
+        keys = f"{kept.name}:{kept.role}:{kept.sha256}"
+        log = self._log("serve")
+        with log.open("wb") as file, _process(arguments, file, GREENBOARD_KEYS=keys) as process:
+            url = _await_server(process, port_file, log)
+            client = DemoClient(url, key)
+            features = _held_out_features(self.plan)
+            case_id = client.post("/v1/cases", {"features": features, "urgency": 0.2})["id"]
+            steps = client.follow(case_id, until="awaiting_clinician")
+            for step in steps:
+                self.tell(f"  {step['kind']}")
+            client.post(f"/v1/cases/{case_id}/decision", DECISION)
+            case = client.get(f"/v1/cases/{case_id}")
+            ledger = client.get(f"/v1/carbon/ledger?case={case_id}")
+            events = client.follow(case_id, until="recorded")
+        port_file.unlink(missing_ok=True)
+        self.reviewed = {"case": case, "ledger": ledger["totals"], "events": events}
+        write_json(self.plan.case, {"synthetic": True, "simulated_decision": True, **self.reviewed})
+
+    def facts(self) -> dict[str, Any]:
+        """What ``demo.json`` holds."""
+        metrics = json.loads((self.plan.bundle / "metrics.json").read_text(encoding="utf-8"))
+        case = self.reviewed["case"]
+        explanation = case["explanation"]
+        return {
+            "synthetic": True,
+            "seed": self.plan.seed,
+            "seconds": sum(step.seconds for step in self.times),
+            "steps": [{"name": step.name, "seconds": step.seconds} for step in self.times],
+            "full_auc": metrics["full"]["auc"],
+            "case": {
+                "status": case["status"],
+                "result": case["result"],
+                "probability": case["probability"],
+                "transfers_run": case["transfers_run"],
+                "policy": case["policy"],
+                "seen_in_training": False,
+                "energy_kwh_modelled": explanation["energy_kwh_modelled"],
+                "energy_kwh_measured": explanation["energy_kwh_measured"],
+                "g_co2e": explanation["g_co2e"],
+                "unmeasured": explanation["unmeasured"],
+            },
+            "not_real": list(WHAT_IS_NOT_REAL),
+            "paths": {
+                "report": str(self.plan.report / "report.html"),
+                "bundle": str(self.plan.bundle),
+                "policy": str(self.plan.policy),
+                "reviewed case": str(self.plan.case),
+            },
+        }
+
+
+@contextmanager
+def _process(
+    arguments: tuple[str, ...], log: Any, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A greenboard command in a process of its own, stopped by its id however the block ends."""
+    process = subprocess.Popen(  # noqa: S603  # our own command, no shell
+        [sys.executable, "-m", "api.cli", *arguments],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await_server(process: subprocess.Popen[bytes], port_file: Path, log: Path) -> str:
+    import requests
+
+    deadline_s = time.monotonic() + START_S
+    while time.monotonic() < deadline_s and process.poll() is None:
+        time.sleep(0.1)
+        if not port_file.exists() or not port_file.read_text().strip():
+            continue
+        url = f"http://127.0.0.1:{port_file.read_text().strip()}"
+        try:
+            if requests.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return url
+        except requests.RequestException:
+            continue
+    raise CommandError(f"The server did not become ready; see {log}.")
+
+
+def _held_out_features(plan: DemoPlan) -> dict[str, Any]:
+    """Features of the first held-out patient who has every modality of the bundle."""
+    from api.inputs import cohort_features
+    from distill.cohort import read_cohort
+
+    cohort = read_cohort(plan.held_out)
+    modalities = cohort.modalities("inference")
+    whole = [c for c in cohort.case_id if all(c in cohort.tables[m].index for m in modalities)]
+    if not whole:
+        raise CommandError("No held-out patient has every modality; take another --seed.")
+    features = cohort_features(cohort, whole[0], modalities)
+    return features or {}
+
+
+class DemoClient:
+    """The few calls that the demo makes."""
+
+    def __init__(self, url: str, key: str) -> None:
+        """Remember where and as whom."""
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {key}"}
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST JSON."""
+        import requests
+
+        answer = requests.post(self._url + path, json=body, headers=self._headers, timeout=REVIEW_S)
+        return _checked(answer)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """GET JSON."""
+        import requests
+
+        return _checked(requests.get(self._url + path, headers=self._headers, timeout=REVIEW_S))
+
+    def follow(self, case_id: str, *, until: str) -> list[dict[str, Any]]:
+        """Read a case's event stream until it says that the case is ``until``.
+
+        Raises:
+            CommandError: if the stream ends before.
+        """
+        import requests
+
+        steps: list[dict[str, Any]] = []
+        path = f"{self._url}/v1/cases/{case_id}/events"
+        with requests.get(path, headers=self._headers, stream=True, timeout=REVIEW_S) as answer:
+            for line in answer.iter_lines(decode_unicode=True):
+                if not line or not line.startswith("data: "):
+                    continue
+                data = json.loads(line.removeprefix("data: "))
+                if "seq" in data:
+                    steps.append(data)
+                elif data["status"] == until:
+                    return steps
+                elif data["status"] == "failed":
+                    break
+        raise CommandError(f"The case did not become {until}; it came to {len(steps)} steps.")
+
+
+def _checked(answer: Any) -> dict[str, Any]:
+    body: dict[str, Any] = answer.json()
+    if answer.status_code >= 400:
+        raise CommandError(f"The server refused: {body.get('title')}: {body.get('detail')}")
+    return body
