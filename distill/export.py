@@ -94,7 +94,7 @@ def check_parity(
 
 
 def median_latency_s(path: Path, x: Float32[np.ndarray, "rows modalities features"],
-                     mask: Float32[np.ndarray, "rows sets tokens"]) -> float:  # fmt: skip
+                     mask: Float32[np.ndarray, "maskrows sets tokens"]) -> float:  # fmt: skip
     """Median time of the exported student for one patient and one set on one core, seconds."""
     session = open_session(path)
     feed = {"x": x[:1], "mask": mask[:1, :1]}

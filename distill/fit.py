@@ -41,7 +41,7 @@ class FittedStudent:
     def logits(
         self,
         x: Float32[np.ndarray, "rows modalities features"],
-        mask: Float32[np.ndarray, "rows sets tokens"],
+        mask: Float32[np.ndarray, "maskrows sets tokens"],
         chunk: int = 64,
     ) -> tuple[Float64[np.ndarray, "rows sets"], Float64[np.ndarray, "rows tokens"]]:
         """Uncalibrated log-odds of every set and of every token; rows in chunks to spare memory.

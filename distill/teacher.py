@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightgbm
 import numpy as np
@@ -30,6 +30,7 @@ MIN_OF_A_CLASS = 5
 LOGIT_LIMIT = 8.0
 
 
+@runtime_checkable
 class Learner(Protocol):
     """Anything that gives log-odds for rows of features."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from scipy.special import expit
 
 from distill.baselines import baseline_logits
@@ -65,6 +65,15 @@ class OutOfFold:
     disagreement: Float64[np.ndarray, "patients sets"]
     single: Float64[np.ndarray, "patients modalities"]
     teacher: Mapping[str, Float64[np.ndarray, " patients"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldScores:
+    """One fold's patients under some masks, and with everything that each has."""
+
+    logit: Float64[np.ndarray, "rows masks"]
+    disagreement: Float64[np.ndarray, "rows masks"]
+    full: Float64[np.ndarray, " rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +204,9 @@ class Trainer:
         full = np.full(n, np.nan)
         for f in data.folds:
             rows = np.flatnonzero(data.fold == f)
-            logit[rows], spread[rows], full[rows] = self._score_fold(f, rows, masks)
+            scored = self.score_fold(f, masks)
+            logit[rows], full[rows] = scored.logit, scored.full
+            spread[rows] = scored.disagreement[:, :k]
         absent = lacking(masks, data.present())
         logit[absent] = np.nan
         spread[absent[:, :k]] = np.nan
@@ -204,15 +215,24 @@ class Trainer:
             teacher={m: self._teacher_logits(m) for m in (*data.modalities, *data.privileged)},
         )  # fmt: skip
 
-    def _score_fold(self, fold: int, rows: Any, masks: Any) -> tuple[Any, Any, Any]:
+    def score_fold(self, fold: int, masks: Float32[np.ndarray, "masks tokens"]) -> FoldScores:
+        """Calibrated log-odds of one fold's patients by the student that has not seen the fold.
+
+        Nothing of the fold's labels, and nothing of its features but the rows being scored, takes
+        part.
+        """
         data, excluded = self.data, frozenset({fold})
+        rows = np.flatnonzero(data.fold == fold)
         student, calibration = self.student(excluded), self.calibration(excluded)
         x = features_of(data, student.preprocessors, student.shape.features)[rows]
         everything = everything_masks(data.present()[rows], data.modalities, self.sets.transfers)
         logit, token = student.logits(x, masks[None])
-        full = student.logits(x, everything[:, None])[0][:, 0] / calibration.of_masks(everything)
-        spread = disagreement(token, masks[: len(self.sets.bits)])
-        return logit / calibration.of_masks(masks), spread, full
+        full = student.logits(x, everything[:, None])[0][:, 0]
+        return FoldScores(
+            logit=logit / calibration.of_masks(masks),
+            disagreement=disagreement(token, masks),
+            full=full / calibration.of_masks(everything),
+        )
 
     def _teacher_logits(self, modality: str) -> Float64[np.ndarray, " patients"]:
         out = np.full(self.data.label.size, np.nan)
