@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from agent.bounds import CLAIRVOYANT, EXPECTED, additive_credit, session_bounds, session_problems
+from agent.bounds import SessionBounds, expected_gain, session_bounds, session_problems
 from agent.contestants import Contestant, Preparation, Progress, prepare
 from agent.errors import ComparisonError
 from agent.policies.registry import default_names
@@ -152,7 +152,7 @@ def _compare_fold(
         contestants=tuple(contestants),
         records=records,
         reference=reference,
-        bounds=bounds,
+        bounds=tuple(bounds),
         expected_gain=expected,
     )
 
@@ -163,21 +163,15 @@ def _bounds(
     records: Mapping[str, Sequence[SessionRecords]],
     fold: int,
     progress: Progress,
-) -> tuple[
-    dict[str, Float64[np.ndarray, " sessions"]],
-    dict[str, Float64[np.ndarray, "seeds sessions"]],
-]:
-    """Bounds of each session, and each policy's gain in the bound's own currency."""
-    bounds = {key: np.zeros(len(seeds)) for key in (EXPECTED, CLAIRVOYANT)}
+) -> tuple[list[SessionBounds], dict[str, Float64[np.ndarray, "seeds sessions"]]]:
+    """Bounds of each session, and each policy's gain with labels averaged out."""
+    bounds = []
     expected = {name: np.zeros((len(runs), len(seeds))) for name, runs in records.items()}
-    rows = np.arange(setup.config.n_cases)
     for i, problem in enumerate(session_problems(setup, seeds)):
-        for key, value in session_bounds(problem).items():
-            bounds[key][i] = value
-        credit = additive_credit(problem, clairvoyant=False)
+        bounds.append(session_bounds(problem))
         for name, runs in records.items():
             for j, run in enumerate(runs):
-                expected[name][j, i] = credit[rows, run.final_set[i]].sum()
+                expected[name][j, i] = expected_gain(problem, run.final_set[i])
         progress(f"fold {fold}: bounds", 1, len(seeds))
     return bounds, expected
 

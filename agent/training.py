@@ -78,14 +78,14 @@ class TrainPpoConfig:
     n_steps: int = 128
     batch_size: int = 2048
     n_epochs: int = 4
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     clip_range: float = 0.2
     target_kl: float = 0.03
     entropy_coef: float = 0.002
     gae_lambda: float = 0.97
     gamma: float = 1.0
     hidden: tuple[int, ...] = (64, 64)
-    reward_scale: float = 10.0
+    reward_scale: float = 3.0
     rollouts_per_chunk: int = 4
     warm_start: WarmStart = "none"
 

@@ -22,7 +22,7 @@ METRICS = {
     "finalised_at_once": "share of cases finalised on clinical data alone",
     "lateness_h": "hours by which cases were finished after their deadline, per session",
     "carbon_share": "gCO2e as a share of processing everything for everybody",
-    "expected_gain": "additive gain with labels averaged out, comparable with expected_lp",
+    "expected_gain": "AUC gain with the luck of the labels averaged out",
     "invalid": "actions that the mask forbade, per session",
 }
 """Figures that every policy has, each a mean over sessions."""
@@ -106,14 +106,33 @@ def _figures(figures: Mapping[str, Estimate]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundResult:
-    """A bound on the AUC gain, with what it assumes."""
+    """How much a session had to give, with what that assumes.
+
+    Attributes:
+        auc_gain: to be set beside the policies' ``auc_gain``.
+        definition: in words.
+        expected_gain: to be set beside the policies' ``expected_gain``; None where labels are
+            known.
+    """
 
     auc_gain: Estimate
     definition: str
+    expected_gain: Estimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The bound's entry in ``report.json``."""
-        return {"auc_gain": self.auc_gain.to_json(), "definition": self.definition}
+        entry: dict[str, Any] = {"auc_gain": self.auc_gain.to_json()}
+        if self.expected_gain is not None:
+            entry["expected_gain"] = self.expected_gain.to_json()
+        return {**entry, "definition": self.definition}
+
+    def share_reached(self, policy: PolicyResult) -> float | None:
+        """The policy's gain as a share of this, in the same currency; None if this is 0."""
+        if self.expected_gain is None:
+            ours, bound = policy.figures["auc_gain"], self.auc_gain
+        else:
+            ours, bound = policy.figures["expected_gain"], self.expected_gain
+        return ours.value / bound.value if bound.value > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)

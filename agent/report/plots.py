@@ -99,7 +99,7 @@ def _draw_reference(axes: Axes, report: ComparisonReport) -> None:
     if bound is not None:
         axes.axhline(
             bound.auc_gain.value, color=BLACK, linestyle="--", linewidth=1,
-            label="expected-gain bound",
+            label="best plan, scores known",
         )  # fmt: skip
     axes.axvline(
         report.budget_g_co2e.value / 1000, color=GREY, linestyle=":", linewidth=1.4,

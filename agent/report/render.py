@@ -19,7 +19,7 @@ JSON_FILE = "report.json"
 
 
 def _percent(share: float | None) -> str:
-    return "no decisions" if share is None else f"{share:.0%}"
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _grouped(table: ActionTable) -> list[tuple[str, int, list[float | None]]]:
