@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.metrics import Metrics
 from api.problems import TYPES, problem_response
 
 UNMATCHED = "(none)"
-
-
-class BodyTooLarge(Exception):  # noqa: N818  # never leaves this module
-    """The body grew past the limit while it was read."""
 
 
 class BodyLimit:
@@ -34,30 +31,24 @@ class BodyLimit:
             await self._refuse(scope, receive, send)
             return
         seen = 0
-        started = False
 
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._max_bytes:
-                raise BodyTooLarge
+                # The one kind of error that FastAPI passes on as it is while it reads a body.
+                raise HTTPException(413, self._detail)
             return message
 
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+        await self._app(scope, counted, send)
 
-        try:
-            await self._app(scope, counted, noted)
-        except BodyTooLarge:
-            if not started:
-                await self._refuse(scope, receive, send)
+    @property
+    def _detail(self) -> str:
+        return f"A body may have {self._max_bytes} bytes; send fewer features."
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        detail = f"A body may have {self._max_bytes} bytes; send fewer features."
-        response = problem_response(TYPES["body-too-large"], detail, scope["path"])
+        response = problem_response(TYPES["body-too-large"], self._detail, scope["path"])
         await response(scope, receive, send)
 
 

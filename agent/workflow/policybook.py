@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.errors import AgentError
 from agent.policies.protocol import Policy
@@ -12,6 +13,7 @@ from distill.errors import DistillError
 from envs.errors import EnvsError
 
 FALLBACK = "rule"
+FOLDER = "folder:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,11 @@ class PolicyBook:
         self._make = make
         self.seed = seed
         self._loaded: dict[str, ActingPolicy] = {}
-        self.configured = configured
-        self.names = tuple(dict.fromkeys((configured, *names)))
+        # Callers see a folder's last name, not where it lies on the server.
+        folder = "/" in configured
+        self.configured = f"{FOLDER}{Path(configured).name}" if folder else configured
+        self._source = {self.configured: configured}
+        self.names = tuple(dict.fromkeys((self.configured, *names)))
 
     def check(self, asked: str) -> str:
         """Return the name if a case may ask for it.
@@ -69,7 +74,7 @@ class PolicyBook:
 
     def _load(self, name: str) -> ActingPolicy:
         try:
-            policy, reason = self._make(name), None
+            policy, reason = self._make(self._source.get(name, name)), None
         except (AgentError, EnvsError, DistillError, OSError) as error:
             policy = self._make(FALLBACK)
             reason = f"policy {name!r} cannot load ({error}); the {FALLBACK} decides"

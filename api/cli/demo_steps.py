@@ -55,7 +55,7 @@ class DemoPlan:
     def quick(cls, out: Path, seed: int) -> DemoPlan:
         """To see that everything runs."""
         return cls(
-            out=out, seed=seed, patients=400, held_out_patients=60, simulated=5_000,
+            out=out, seed=seed, patients=400, held_out_patients=100, simulated=5_000,
             steps=30_000, sessions=20,
         )  # fmt: skip
 
@@ -106,9 +106,11 @@ class DemoRun:
     tell: Callable[[str], None]
     times: list[StepTime] = field(default_factory=list)
     reviewed: dict[str, Any] = field(default_factory=dict)
+    _now: str = "demo"
 
     def step(self, name: str, work: Callable[[], Any]) -> None:
         """Run one step and say how long it took."""
+        self._now = name.replace(" ", "_")
         self.tell(f"{name} ...")
         began_s = time.monotonic()
         work()
@@ -122,9 +124,7 @@ class DemoRun:
         Raises:
             CommandError: if it fails; with the end of what it said.
         """
-        log = self._log(
-            "-".join(arguments[:2] if arguments[0] in ("cohort", "rl") else arguments[:1])
-        )
+        log = self._log(self._now)
         with log.open("wb") as file, _process(arguments, file) as process:
             code = process.wait()
         if code != 0:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ from envs.toy import toy_evidence
 KEYS = {"viewer": "viewer-key", "reviewer": "reviewer-key", "admin": "admin-key"}
 
 
+class MovableClock:
+    """The present, plus what a test adds."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
 @dataclass(kw_only=True)
 class Running:
     """A server under test."""
@@ -35,6 +46,7 @@ class Running:
     url: str
     app: Any
     settings: Settings
+    clock: MovableClock
 
     def client(self, role: str | None = "reviewer", **kwargs: Any) -> httpx.Client:
         headers = {"Authorization": f"Bearer {KEYS[role]}"} if role else {}
@@ -61,8 +73,11 @@ Serve = Callable[..., Any]
 
 
 @contextmanager
-def serving(settings: Settings, kit: Callable[[Settings], ReviewKit]) -> Iterator[Running]:
-    app = create_app(settings, load=kit)
+def serving(
+    settings: Settings, kit: Callable[[Settings], ReviewKit], clock: MovableClock | None = None
+) -> Iterator[Running]:
+    clock = clock or MovableClock()
+    app = create_app(settings, load=kit, clock=clock)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=log_config(), lifespan="on", timeout_graceful_shutdown=2)
@@ -76,7 +91,10 @@ def serving(settings: Settings, kit: Callable[[Settings], ReviewKit]) -> Iterato
         time.sleep(0.01)
     try:
         yield Running(
-            url=f"http://127.0.0.1:{listener.getsockname()[1]}", app=app, settings=settings
+            url=f"http://127.0.0.1:{listener.getsockname()[1]}",
+            app=app,
+            settings=settings,
+            clock=clock,
         )
     finally:
         server.should_exit = True
@@ -124,3 +142,27 @@ def _until(client: httpx.Client, case_id: str, *statuses: str) -> dict[str, Any]
 def until() -> Callable[..., dict[str, Any]]:
     """Poll a case until it has one of these statuses."""
     return _until
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for all tests of a module that leave nothing behind that matters."""
+    table = toy_evidence(n_patients=60, seed=3)
+    folder = tmp_path_factory.mktemp("shared")
+    keys = tuple(
+        ApiKey(name=f"dr-{role}", role=role, sha256=hash_key(key)) for role, key in KEYS.items()
+    )
+    settings = Settings(bundle=folder, state=folder / "state", policy="never", keys=keys)
+
+    def kit(s: Settings) -> ReviewKit:
+        monitor = StillMonitor(ahead=(250.0, 150.0))
+        return replay_kit(table, make_policy=make_policy, policy=s.policy, monitor=monitor)
+
+    with serving(settings, kit) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_client(shared_server: Running) -> Iterator[httpx.Client]:
+    with shared_server.client() as client:
+        yield client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -229,7 +230,7 @@ def test_deferred_case_waits_and_wakes(serve, body, until, early: bool) -> None:
         if early:
             assert client.post(f"/v1/cases/{case_id}/wake").status_code == 200
         else:
-            _pass_time(running.app, hours=3)
+            running.clock.ahead = timedelta(hours=3)
         case = until(client, case_id, "awaiting_clinician")
         events = read_sse(client, case_id, "awaiting_clinician")
         wake = json.loads(next(m["data"] for m in events if m["event"] == "wake"))["data"]
@@ -256,10 +257,3 @@ def _deferring(app: Any) -> Any:
             return "a test defers what may be deferred"
 
     return lambda name: DeferFirst()
-
-
-def _pass_time(app: Any, *, hours: float) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    workers = app.state.server.workers
-    workers._clock = lambda: datetime.now(UTC) + timedelta(hours=hours)
