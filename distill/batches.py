@@ -21,7 +21,8 @@ class Batches:
         teacher: held-out probability of each modality's teacher, 0.5 where absent.
         latent: each modality's teacher latent, zeros where absent.
         synthetic_x: synthetic rows per modality.
-        synthetic_target: the teachers' probabilities for them.
+        synthetic_logit: the teachers' calibrated log-odds for them.
+        prior: log-odds of the positive class among the training patients.
     """
 
     x: Float[Tensor, "rows modalities features"]
@@ -31,4 +32,5 @@ class Batches:
     teacher: Float[Tensor, "rows modalities"]
     latent: Float[Tensor, "rows modalities latent"]
     synthetic_x: Float[Tensor, "synthetic modalities features"]
-    synthetic_target: Float[Tensor, "synthetic modalities"]
+    synthetic_logit: Float[Tensor, "synthetic modalities"]
+    prior: float

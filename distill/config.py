@@ -39,7 +39,9 @@ class TrainConfig:
         dropout: dropout inside the encoders.
         soft_share: weight of the soft label against the hard one, 0 to 1.
         branch_weight: weight of each modality's own loss.
-        match_weight: weight of matching the teachers on synthetic rows.
+        match_weight: weight of matching each teacher on synthetic rows of its modality.
+        fused_match_weight: weight of matching the teachers' summed log-odds on random sets of
+            synthetic modalities.
         synthetic_rows: synthetic rows per modality.
         swap_rate: chance that a cell of a synthetic row comes from the partner.
         bridge_task_weight: bridge: cross-entropy on labels.
@@ -66,7 +68,8 @@ class TrainConfig:
     dropout: float = 0.2
     soft_share: float = 0.7
     branch_weight: float = 0.5
-    match_weight: float = 2.0
+    match_weight: float = 4.0
+    fused_match_weight: float = 2.0
     synthetic_rows: int = 1500
     swap_rate: float = 0.35
     bridge_task_weight: float = 0.1

@@ -19,6 +19,7 @@ from distill.losses import soft_cross_entropy
 from distill.preprocess import TablePreprocessor
 from distill.sampling import random_sets, swapped_rows
 from distill.student import Student, StudentShape, TeacherNet
+from distill.teacher import prior_logit, summed_logit
 from distill.transfers import all_transfers
 
 NET_STEPS = 120
@@ -83,7 +84,8 @@ def soft_labels(
     """
     data = lattice.data
     each = np.stack([lattice.teacher(m, excluded)[1] for m in data.modalities], axis=1)
-    voices = [expit(np.nansum(each, axis=1))]
+    prior = prior_logit(data.label[data.rows(excluded)].astype(np.int64))
+    voices = [expit(summed_logit(each, prior))]
     voices += [expit(lattice.teacher(m, excluded)[1]) for m in data.privileged]
     stacked = np.stack(voices, axis=1)
     counted = np.isfinite(stacked)
@@ -133,7 +135,7 @@ def _synthetic(
 ) -> tuple[Float[Tensor, "synthetic modalities features"], Float[Tensor, "synthetic modalities"]]:
     data, config = lattice.data, lattice.config
     x = np.zeros((rows, len(data.modalities), width), dtype=np.float32)
-    target = np.zeros((rows, len(data.modalities)), dtype=np.float32)
+    logit = np.zeros((rows, len(data.modalities)), dtype=np.float32)
     for j, name in enumerate(data.modalities):
         rng = np.random.default_rng(seed_for(config, 100 * SEED_SYNTHETIC + j, excluded))
         table = data.tables[name]
@@ -142,8 +144,8 @@ def _synthetic(
         teacher, _ = lattice.teacher(name, excluded)
         part = teacher.fit.preprocessor.transform(raw)
         x[:, j, : part.shape[1]] = part
-        target[:, j] = expit(teacher.logit(raw))
-    return torch.from_numpy(x), torch.from_numpy(target)
+        logit[:, j] = teacher.logit(raw)
+    return torch.from_numpy(x), torch.from_numpy(logit)
 
 
 def make_batches(
@@ -161,7 +163,7 @@ def make_batches(
     target = torch.from_numpy(((1 - share) * label + share * together[rows]).astype(np.float32))
     x = torch.from_numpy(features_of(data, preprocessors, width)[rows])
     present = data.present()[rows]
-    synthetic_x, synthetic_target = _synthetic(lattice, excluded, config.synthetic_rows, width)
+    synthetic_x, synthetic_logit = _synthetic(lattice, excluded, config.synthetic_rows, width)
     return Batches(
         x=x,
         present=present,
@@ -170,17 +172,35 @@ def make_batches(
         teacher=torch.from_numpy(np.nan_to_num(each[rows], nan=0.5).astype(np.float32)),
         latent=_latents(x, present, target, config, excluded),
         synthetic_x=synthetic_x,
-        synthetic_target=synthetic_target,
+        synthetic_logit=synthetic_logit,
+        prior=prior_logit(data.label[rows].astype(np.int64)),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """What one step trains on: patients, synthetic rows, and the patients' evidence sets."""
+    """What one step trains on: patients, synthetic rows, and evidence sets of both."""
 
     rows: Int[Tensor, " batch"]
     synthetic: Int[Tensor, " synthetic"]
     mask: Float[Tensor, "batch sets tokens"]
+    synthetic_mask: Float[Tensor, "synthetic sets tokens"]
+
+
+def matching_loss(
+    model: Student, data: Batches, draw: Draw, config: TrainConfig
+) -> Float[Tensor, ""]:
+    """Function matching: the teachers' answers on synthetic rows, alone and summed over sets."""
+    encoded = model.encode(data.synthetic_x[draw.synthetic])
+    logit = data.synthetic_logit[draw.synthetic]
+    alone = soft_cross_entropy(encoded.branch_logit, torch.sigmoid(logit), torch.ones_like(logit))
+    if not config.fused_match_weight:
+        return config.match_weight * alone
+    fused = model.fuse(encoded, draw.synthetic_mask).logit
+    processed = draw.synthetic_mask[..., : logit.shape[1]]
+    summed = data.prior + (processed * (logit - data.prior).unsqueeze(1)).sum(-1)
+    together = soft_cross_entropy(fused, torch.sigmoid(summed), torch.ones_like(fused))
+    return config.match_weight * alone + config.fused_match_weight * together
 
 
 def student_loss(
@@ -192,14 +212,10 @@ def student_loss(
     target = data.target[draw.rows].unsqueeze(1)
     present = torch.from_numpy(data.present[draw.rows.numpy()]).float()
     own = target.expand_as(encoded.branch_logit)
-    matched = model.encoder(data.synthetic_x[draw.synthetic])[1]
     return (
         soft_cross_entropy(fused, target.expand_as(fused), torch.ones_like(fused))
         + config.branch_weight * soft_cross_entropy(encoded.branch_logit, own, present)
-        + config.match_weight
-        * soft_cross_entropy(
-            matched, data.synthetic_target[draw.synthetic], torch.ones_like(matched)
-        )
+        + matching_loss(model, data, draw, config)
         + bridge_loss(model.shape, data, encoded, draw.rows, config)
     )
 
@@ -227,10 +243,12 @@ def train_student(data: Batches, shape: StudentShape, config: TrainConfig, seed:
             mask = random_sets(data.present[rows], shape, config.sets_per_patient, rng)
             synthetic = rng.integers(0, data.synthetic_x.shape[0], config.batch)
             optimiser.zero_grad()
+            every = np.ones((config.batch, len(shape.modalities)), dtype=bool)
             draw = Draw(
                 rows=torch.from_numpy(rows),
                 synthetic=torch.from_numpy(synthetic),
                 mask=torch.from_numpy(mask),
+                synthetic_mask=torch.from_numpy(random_sets(every, shape, 2, rng)),
             )
             loss = student_loss(model, data, draw, config)
             loss.backward()  # type: ignore[no-untyped-call]

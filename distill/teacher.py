@@ -138,6 +138,22 @@ class Teacher:
         return self.fit.logits(raw)[self.choice] / self.temperature
 
 
+def prior_logit(label: Int[np.ndarray, " rows"]) -> float:
+    """Log-odds of the positive class before anything is known, with half a patient of each."""
+    n_pos = float((label == 1).sum())
+    return float(np.log((n_pos + 0.5) / (label.size - n_pos + 0.5)))
+
+
+def summed_logit(
+    logits: Float64[np.ndarray, "*rows teachers"], prior: float
+) -> Float64[np.ndarray, "*rows"]:
+    """Strong late fusion: evidence of the teachers added up; NaN says nothing.
+
+    Every teacher's log-odds hold the prior once, so it is taken out of each and put back once.
+    """
+    return np.asarray(prior + np.nansum(logits - prior, axis=-1))
+
+
 def check_classes(modality: str, label: Int[np.ndarray, " rows"]) -> None:
     """Refuse to learn from next to nothing.
 

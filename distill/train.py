@@ -36,7 +36,7 @@ from distill.figures import best_by_auc, cards, student_figures
 from distill.fit import FittedStudent, features_of, fit_student
 from distill.masks import everything_masks, set_masks, single_masks
 from distill.table import raw_table, schema_of
-from distill.teacher import MIN_ROWS
+from distill.teacher import MIN_ROWS, prior_logit, summed_logit
 from distill.transfers import EvidenceSets, all_transfers
 
 Progress = Callable[[int, int, str], None]
@@ -78,13 +78,28 @@ class FoldScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Everything that a bundle is written from."""
+    """Everything that a bundle is written from.
+
+    Attributes:
+        cohort: the patients, folds filled in.
+        data: the same as arrays.
+        config: settings and seed.
+        sets: the evidence sets.
+        out_of_fold: what unseen patients got.
+        baselines: log-odds of each baseline from the same folds.
+        student: the one fitted on all patients, for serving.
+        calibration: its temperatures.
+        metrics: figures of the out-of-fold scores.
+        teacher_choice: which kind of model teaches each modality.
+        seconds: wall time.
+    """
 
     cohort: Cohort
     data: TrainingData
     config: TrainConfig
     sets: EvidenceSets
     out_of_fold: OutOfFold
+    baselines: Mapping[str, Float64[np.ndarray, " patients"]]
     student: FittedStudent
     calibration: Calibration
     metrics: Mapping[str, Any]
@@ -244,7 +259,7 @@ class Trainer:
         return out
 
     def baselines(self) -> dict[str, Float64[np.ndarray, " patients"]]:
-        """The baselines' out-of-fold log-odds, strong late fusion of the teachers among them."""
+        """The baselines' out-of-fold log-odds."""
         return baseline_logits(
             self.data, seed=self.config.seed, on_fit=self._step,
             boosted_early_fusion=self.config.boosted_baselines,
@@ -271,20 +286,29 @@ def fit(cohort: Cohort, config: TrainConfig, progress: Progress = no_progress) -
     trainer = Trainer(data=data, config=config, progress=progress)
     scores = trainer.out_of_fold()
     baselines = trainer.baselines()
-    strong = [scores.teacher[m] for m in data.modalities]
-    baselines["strong_late_fusion"] = np.nansum(np.stack(strong, axis=1), axis=1)
+    baselines["strong_late_fusion"] = strong_late_fusion(data, scores)
     student, calibration = trainer.student(EMPTY), trainer.calibration(EMPTY)
     metrics = _metrics(data, trainer.sets, scores, baselines, config.seed)
     trainer.finish()
     return Trained(
         cohort=cohort, data=data, config=config, sets=trainer.sets, out_of_fold=scores,
-        student=student, calibration=calibration, metrics=metrics,
+        baselines=baselines, student=student, calibration=calibration, metrics=metrics,
         teacher_choice={
             m: trainer.lattice.teacher(m, EMPTY)[0].choice
             for m in (*data.modalities, *data.privileged)
         },
         seconds=time.monotonic() - start,
     )  # fmt: skip
+
+
+def strong_late_fusion(data: TrainingData, scores: OutOfFold) -> Float64[np.ndarray, " patients"]:
+    """The inference teachers' out-of-fold log-odds added up; each fold's prior is the others'."""
+    each = np.stack([scores.teacher[m] for m in data.modalities], axis=1)
+    out = np.empty(data.label.size)
+    for f in data.folds:
+        inside = data.fold == f
+        out[inside] = summed_logit(each[inside], prior_logit(data.label[~inside].astype(np.int64)))
+    return out
 
 
 def usable(data: TrainingData) -> TrainingData:
