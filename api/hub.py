@@ -1,41 +1,67 @@
-"""Steps of the cases under way, for those who watch: nothing here is needed to survive a crash."""
+"""What the cases under way have come to, for those who watch: nothing here has to survive a crash.
+
+Watching a case reads memory, not the store: twenty watchers of twenty steps each would otherwise
+keep the store busier than the reviews do.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+KEEP = 512
+
+
+@dataclass(kw_only=True)
+class Live:
+    """Steps of a case since this server first worked on it; ``status`` is None while it runs."""
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    status: str | None = None
+
+    def covers(self, after: int) -> bool:
+        """Whether no step above ``after`` is older than what is kept here."""
+        return bool(self.steps) and int(self.steps[0]["seq"]) <= after + 1
 
 
 class Hub:
-    """Keeps the new steps of each running case until they are stored, and wakes watchers."""
+    """Keeps the latest cases' steps and wakes watchers."""
 
     def __init__(self) -> None:
         """Nobody watches and nothing runs."""
-        self._fresh: dict[str, list[dict[str, Any]]] = {}
+        self._live: OrderedDict[str, Live] = OrderedDict()
         self._bells: dict[str, asyncio.Event] = {}
 
     def listen(self, case_id: str) -> asyncio.Event:
         """An event that is set at the next change; take it *before* looking at the case."""
         return self._bells.setdefault(case_id, asyncio.Event())
 
+    def live(self, case_id: str) -> Live | None:
+        """What is known here of a case; None if this server has not worked on it lately."""
+        return self._live.get(case_id)
+
     def publish(self, case_id: str, steps: Sequence[dict[str, Any]]) -> None:
         """Add steps of a running case."""
-        if steps:
-            self._fresh.setdefault(case_id, []).extend(steps)
-            self.ring(case_id)
+        live = self._live.setdefault(case_id, Live())
+        self._live.move_to_end(case_id)
+        known = live.steps[-1]["seq"] if live.steps else -1
+        live.steps.extend(step for step in steps if step["seq"] > known)
+        live.status = None
+        while len(self._live) > KEEP:
+            self._live.popitem(last=False)
+        self._ring(case_id)
 
-    def fresh(self, case_id: str, after: int) -> list[dict[str, Any]]:
-        """Steps above ``after`` that may not be stored yet."""
-        return [step for step in self._fresh.get(case_id, ()) if step["seq"] > after]
+    def rest(self, case_id: str, status: str) -> None:
+        """The case rests, and its steps are in the store."""
+        live = self._live.get(case_id)
+        if live is not None:
+            live.status = status
+        self._ring(case_id)
 
-    def stored(self, case_id: str) -> None:
-        """The case rests and its steps are in the store."""
-        self._fresh.pop(case_id, None)
-        self.ring(case_id)
-
-    def ring(self, case_id: str) -> None:
-        """Wake whoever watches the case."""
+    def _ring(self, case_id: str) -> None:
         bell = self._bells.pop(case_id, None)
         if bell is not None:
             bell.set()

@@ -78,8 +78,10 @@ class Reviews:
             headers={"Retry-After": str(seconds)},
         )
 
-    async def create(self, new: NewCase, caller: Principal, once: Once) -> tuple[str, bool]:
-        """Take a case on; returns its id and whether it was there already (same request again).
+    async def create(
+        self, new: NewCase, caller: Principal, once: Once
+    ) -> tuple[str, SimpleNamespace | None]:
+        """Take a case on; returns its id and its row (None: the same request made it before).
 
         Raises:
             FeatureError: if the bundle cannot take the features.
@@ -113,10 +115,11 @@ class Reviews:
                 )
         if before is not None:
             self._inputs.forget(case_id)
-            return before, True
+            return before, None
         self._metrics.created.inc()
-        self._workers.add(Job(case_id=case_id, row=SimpleNamespace(**row)))
-        return case_id, False
+        known = SimpleNamespace(**dict.fromkeys(store.NOT_YET), **row)
+        self._workers.add(Job(case_id=case_id, row=known))
+        return case_id, known
 
     async def decide(self, case_id: str, decision: Decision, once: Once) -> bool:
         """Write the clinician's decision and let the case go on; True if it was there already.
@@ -190,7 +193,7 @@ async def _check_awaiting(connection: AsyncConnection, case_id: str) -> None:
     row = await store.get_case(connection, case_id)
     if row is None:
         raise case_not_found()
-    if await store.get_decision(connection, case_id) is not None:
+    if row.decision is not None:
         raise _already_decided()
     if row.status != store.AWAITING:
         raise ProblemError(

@@ -72,7 +72,6 @@ async def find_entry(
     graph: CaseGraph,
     row: Any,
     *,
-    decision: dict[str, Any] | None,
     woken_by: str | None,
 ) -> Entry:
     """Work out from durable state alone where a case stands and how to go on.
@@ -90,8 +89,8 @@ async def find_entry(
     waits_for = snapshot.interrupts[0].value["kind"] if snapshot.interrupts else None
     if waits_for is None:
         return Entry(value=None, earlier=earlier)
-    if waits_for == CLINICIAN and decision is not None:
-        return Entry(value=Command(resume=decision), earlier=earlier)
+    if waits_for == CLINICIAN and row.decision is not None:
+        return Entry(value=Command(resume=row.decision), earlier=earlier)
     if waits_for == WAIT and woken_by is not None:
         return Entry(value=Command(resume={"by": woken_by}), earlier=earlier)
     earlier.waits_for = waits_for

@@ -1,4 +1,4 @@
-"""The stream of a case's steps: replay from the store, then live, without a gap or a double."""
+"""The stream of a case's steps: replay, then live, without a gap or a double."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from api.deps import Server
 from api.store import cases as store
 
 POLL_S = 5.0
-"""Looked at least this often, should another server work on the case."""
+"""The store is looked at this often at least, should another server work on the case."""
 
 
 async def follow_case(
@@ -21,10 +21,11 @@ async def follow_case(
 ) -> AsyncIterator[ServerSentEvent]:
     """Yield steps above ``after``; a ``status`` event whenever the case comes to rest."""
     told = ""
+    from_store = False
     while True:
         # Taken before looking: a change while looking is then never slept through.
         bell = server.hub.listen(case_id)
-        steps, status = await _look(server, case_id, after)
+        steps, status = await look(server, case_id, after, from_store=from_store)
         for step in steps:
             after = step["seq"]
             yield ServerSentEvent(id=str(after), event=step["kind"], data=_json(step))
@@ -34,27 +35,35 @@ async def follow_case(
             yield ServerSentEvent(event="status", data=_json({"status": status}))
         if not follow or status in store.FINAL:
             return
-        if not steps:
-            await _wait(bell)
+        from_store = not await _rung(bell)
 
 
-async def _look(server: Server, case_id: str, after: int) -> tuple[list[dict[str, Any]], str]:
-    """New steps in order, from the store and from the run under way, and the status."""
-    fresh = server.hub.fresh(case_id, after)
+async def look(
+    server: Server, case_id: str, after: int, *, from_store: bool = False
+) -> tuple[list[dict[str, Any]], str]:
+    """New steps in order, and the status; from memory where this server works on the case.
+
+    An unknown case has no steps and the status "".
+    """
+    live = server.hub.live(case_id)
+    if live is not None and live.covers(after) and not from_store:
+        return [step for step in live.steps if step["seq"] > after], live.status or store.QUEUED
     async with server.database.read() as connection:
-        row = await store.get_case(connection, case_id)
+        status = await store.get_status(connection, case_id)
         stored = await store.get_events(connection, case_id, after)
-    seen = {step["seq"] for step in stored}
-    steps = stored + [step for step in fresh if step["seq"] not in seen]
-    return sorted(steps, key=lambda step: int(step["seq"])), row.status if row else store.FAILED
+    if live is None or status is None:
+        return stored, status or ""
+    last = stored[-1]["seq"] if stored else after
+    return stored + [step for step in live.steps if step["seq"] > last], live.status or store.QUEUED
 
 
-async def _wait(bell: asyncio.Event) -> None:
+async def _rung(bell: asyncio.Event) -> bool:
     waiter = asyncio.create_task(bell.wait())
     try:
         await asyncio.wait({waiter}, timeout=POLL_S)
     finally:
         waiter.cancel()
+    return bell.is_set()
 
 
 def _json(data: Any) -> str:

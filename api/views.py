@@ -64,7 +64,7 @@ def _summary_fields(server: Server, row: Any) -> dict[str, Any]:
     }
 
 
-def case_view(server: Server, row: Any, decision: dict[str, Any] | None) -> CaseView:
+def case_view(server: Server, row: Any) -> CaseView:
     """A case in full."""
     base = f"/v1/cases/{row.id}"
     caution = []
@@ -79,7 +79,7 @@ def case_view(server: Server, row: Any, decision: dict[str, Any] | None) -> Case
         model=model_view(server.kit.identity),
         explanation=row.explanation,
         plan=row.plan,
-        decision=decision,
+        decision=row.decision,
         failure=row.failure,
         caution=caution,
         links={"self": base, "events": f"{base}/events", "decision": f"{base}/decision"},

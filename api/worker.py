@@ -212,14 +212,12 @@ class Workers:
             return Entry(value=first_state(row), earlier=RunResult())
         if job.row is not None and job.decision is not None:
             return Entry(value=Command(resume=job.decision), earlier=RunResult())
-        async with self._database.read() as connection:
-            decision = await store.get_decision(connection, job.case_id)
-        return await find_entry(self._graph, row, decision=decision, woken_by=job.woken_by)
+        return await find_entry(self._graph, row, woken_by=job.woken_by)
 
     async def _write_down(self, case_id: str, result: RunResult) -> None:
         changed = columns(result)
         steps = [_event_row(case_id, step) for step in result.events]
-        async with self._database.write() as connection:
+        async with self._database.write(rebuildable=True) as connection:
             await self._database.insert_new(connection, events, steps)
             await insert_charges(self._database, connection, case_id, result.charges)
             await store.update_case(connection, case_id, {**changed, **self._released()})
@@ -229,7 +227,7 @@ class Workers:
         self._metrics.runs.labels(changed["status"]).inc()
         if changed["status"] in store.FINAL:
             self._inputs.forget(case_id)
-        self._hub.stored(case_id)
+        self._hub.rest(case_id, changed["status"])
 
     def _released(self) -> dict[str, Any]:
         return {"updated_at": self._clock(), "lease_owner": None, "lease_until": None}
@@ -253,7 +251,7 @@ class Workers:
                 detail={"error": type(error).__name__},
             )
         self._metrics.runs.labels(store.FAILED).inc()
-        self._hub.stored(case_id)
+        self._hub.rest(case_id, store.FAILED)
 
     async def _wake_due(self) -> None:
         while True:

@@ -110,7 +110,7 @@ class DemoRun:
 
     def step(self, name: str, work: Callable[[], Any]) -> None:
         """Run one step and say how long it took."""
-        self._now = name.replace(" ", "_")
+        self._now = name
         self.tell(f"{name} ...")
         began_s = time.monotonic()
         work()

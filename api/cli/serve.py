@@ -96,23 +96,15 @@ def with_keys(settings: Settings, host: str) -> Settings:
 
 
 def _run(settings: Settings, host: str, port: int, port_file: Path | None) -> None:
-    import socket
-
     import uvicorn
 
     from api.app import create_app
     from api.errors import SettingsError
+    from api.listen import listen
     from api.logs import log_config
 
     app = create_app(settings)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise SettingsError(
-            f"Cannot listen on {host}:{port} ({error.strerror or error}); choose another --port."
-        ) from error
-    with listener:
+    with listen(host, port) as listener:
         taken = listener.getsockname()[1]
         if port_file is not None:
             port_file.write_text(f"{taken}\n")

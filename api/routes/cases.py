@@ -23,7 +23,7 @@ from api.schemas import (
     DecisionRequest,
     Status,
 )
-from api.sse import follow_case
+from api.sse import follow_case, look
 from api.store import cases as store
 from api.views import case_view, summary
 
@@ -34,10 +34,9 @@ router = APIRouter(prefix="/v1/cases", tags=["cases"])
 async def _read(server: Server, case_id: str) -> CaseView:
     async with server.database.read() as connection:
         row = await store.get_case(connection, case_id)
-        decision = await store.get_decision(connection, case_id)
     if row is None:
         raise case_not_found()
-    return case_view(server, row, decision)
+    return case_view(server, row)
 
 
 def _new_case(server: Server, body: CaseRequest) -> NewCase:
@@ -100,11 +99,12 @@ async def create_case(
     with. Only clinical data are looked at to begin with; the policy decides what else is worth it.
     """
     once = Once.of(caller, idempotency_key, "create", body.model_dump(mode="json"))
-    case_id, known = await server.reviews.create(_new_case(server, body), caller, once)
+    case_id, row = await server.reviews.create(_new_case(server, body), caller, once)
     response.headers["Location"] = f"/v1/cases/{case_id}"
-    if known:
-        response.status_code = 200
-        response.headers["Idempotency-Replayed"] = "true"
+    if row is not None:
+        return case_view(server, row)
+    response.status_code = 200
+    response.headers["Idempotency-Replayed"] = "true"
     return await _read(server, case_id)
 
 
@@ -161,12 +161,10 @@ async def read_events(
     """
     seen = last_event_id or ""
     after = int(seen) if seen.isascii() and seen.isdecimal() else -1
-    async with server.database.read() as connection:
-        row = await store.get_case(connection, case_id)
-        unseen = await store.get_events(connection, case_id, after)
-    if row is None:
+    unseen, status = await look(server, case_id, after)
+    if not status:
         raise case_not_found()
-    if row.status in store.FINAL and last_event_id is not None and not unseen:
+    if status in store.FINAL and last_event_id is not None and not unseen:
         return Response(status_code=204)
     return EventSourceResponse(
         follow_case(server, case_id, after=after, follow=follow),

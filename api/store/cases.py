@@ -25,6 +25,11 @@ FAILED = "failed"
 OPEN = (QUEUED, RUNNING)
 FINAL = (RECORDED, SENT_BACK, FAILED)
 
+NOT_YET = (
+    "policy_fallback", "probability", "transfers_run", "explanation", "plan", "wake_at",
+    "result", "failure", "decision",
+)  # fmt: skip
+"""Columns that a case gets when it has run."""
 SUMMARY = [column for column in cases.c if column.name not in ("features", "explanation")]
 
 
@@ -47,9 +52,22 @@ async def insert_case(connection: AsyncConnection, values: Mapping[str, Any]) ->
 
 
 async def get_case(connection: AsyncConnection, case_id: str) -> Row[Any] | None:
-    """One case with everything but its features; None if there is none."""
+    """One case with its decision and everything but its features; None if there is none."""
     columns = [column for column in cases.c if column.name != "features"]
-    return (await connection.execute(select(*columns).where(cases.c.id == case_id))).first()
+    query = (
+        select(*columns, decisions.c.decision)
+        .outerjoin_from(cases, decisions, cases.c.id == decisions.c.case_id)
+        .where(cases.c.id == case_id)
+    )
+    row: Row[Any] | None = (await connection.execute(query)).first()  # type: ignore[assignment]
+    return row
+
+
+async def get_status(connection: AsyncConnection, case_id: str) -> str | None:
+    """The stored status of a case; None if there is no such case."""
+    found = await connection.execute(select(cases.c.status).where(cases.c.id == case_id))
+    status: str | None = found.scalar_one_or_none()
+    return status
 
 
 async def get_features(connection: AsyncConnection, case_id: str) -> dict[str, Any] | None:
@@ -57,15 +75,6 @@ async def get_features(connection: AsyncConnection, case_id: str) -> dict[str, A
     found = await connection.execute(select(cases.c.features).where(cases.c.id == case_id))
     features: dict[str, Any] | None = found.scalar_one_or_none()
     return features
-
-
-async def get_decision(connection: AsyncConnection, case_id: str) -> dict[str, Any] | None:
-    """The clinician's decision on a case, if there is one."""
-    found = await connection.execute(
-        select(decisions.c.decision).where(decisions.c.case_id == case_id)
-    )
-    decision: dict[str, Any] | None = found.scalar_one_or_none()
-    return decision
 
 
 async def get_events(

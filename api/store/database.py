@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from api.errors import SettingsError
 from api.store.tables import metadata
 
+DURABLE, REBUILDABLE = "FULL", "NORMAL"
+"""SQLite's synchronous modes: wait for the disk at each commit, or at checkpoints only."""
 APPEND_ONLY = ("audit", "ledger", "decisions", "events")
 
 
@@ -58,10 +60,17 @@ class Database:
         await self.engine.dispose()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One write transaction; committed at the end, rolled back on an error."""
+    async def write(self, *, rebuildable: bool = False) -> AsyncIterator[AsyncConnection]:
+        """One write transaction; committed at the end, rolled back on an error.
+
+        Args:
+            rebuildable: what is written can be worked out again from the checkpoints and the
+                other tables, so it need not wait for the disk: the death of the process does not
+                touch it, only a power cut could.
+        """
+        kind = REBUILDABLE if rebuildable else DURABLE
         async with self._writer, self.engine.connect() as plain:
-            connection = await plain.execution_options(greenboard_write=True)
+            connection = await plain.execution_options(greenboard_write=kind)
             async with connection.begin():
                 yield connection
 
@@ -78,30 +87,29 @@ class Database:
 
     async def insert_new(
         self, connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]
-    ) -> int:
-        """Insert the rows that are not there yet; returns how many were new."""
-        if not rows:
-            return 0
-        insert = sqlite.insert if self.is_sqlite else postgresql.insert
-        statement = insert(table).on_conflict_do_nothing()
-        added = 0
-        for row in rows:
-            added += (await connection.execute(statement, row)).rowcount
-        return added
+    ) -> None:
+        """Insert the rows that are not there yet."""
+        if rows:
+            insert = sqlite.insert if self.is_sqlite else postgresql.insert
+            await connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
 
 
 def _on_connect(dbapi_connection: Any, record: object) -> None:
     # The driver would begin transactions by itself, and not before the first write.
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "busy_timeout=5000", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _on_begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("greenboard_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    kind = connection.get_execution_options().get("greenboard_write")
+    if kind is None:
+        connection.exec_driver_sql("BEGIN")
+        return
+    connection.exec_driver_sql(f"PRAGMA synchronous={kind}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _append_only_triggers() -> list[str]:

@@ -33,10 +33,10 @@ def charge_row(case_id: str, charge: Charge) -> dict[str, Any]:
 
 async def insert_charges(
     database: Database, connection: AsyncConnection, case_id: str, charges: Sequence[Charge]
-) -> int:
+) -> None:
     """Write charges; a stage that was charged before is left as it is."""
     rows = [charge_row(case_id, charge) for charge in charges]
-    return await database.insert_new(connection, ledger, rows)
+    await database.insert_new(connection, ledger, rows)
 
 
 async def charges_since(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from agent.workflow.doubles import StillMonitor, replay_kit, row_features
 from agent.workflow.kit import ReviewKit
 from api.app import create_app
 from api.auth import ApiKey, hash_key
+from api.listen import listen
 from api.logs import log_config
 from api.settings import Settings
 from distill.evidence import EvidenceTable
@@ -78,7 +78,7 @@ def serving(
 ) -> Iterator[Running]:
     clock = clock or MovableClock()
     app = create_app(settings, load=kit, clock=clock)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=log_config(), lifespan="on", timeout_graceful_shutdown=2)
     )

@@ -6,10 +6,15 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.problems import MEDIA_TYPE
+
+# The server runs in a thread of this process, and LangGraph draws its checkpoint ids from `random`
+# while Hypothesis draws a body: not the strategies' doing.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),

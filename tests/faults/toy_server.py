@@ -17,6 +17,7 @@ from agent.workflow.doubles import TableStudent, replay_kit
 from agent.workflow.kit import ReviewKit
 from api.app import create_app
 from api.auth import ApiKey, hash_key
+from api.listen import listen
 from api.logs import log_config
 from api.settings import Settings
 from envs.toy import toy_evidence
@@ -36,7 +37,6 @@ class SlowStudent(TableStudent):
 
 
 def main() -> None:
-    import socket
     from dataclasses import replace
 
     import uvicorn
@@ -53,7 +53,7 @@ def main() -> None:
         keys=(ApiKey(name="dr-fault", role="admin", sha256=hash_key(KEY)),),
     )  # fmt: skip
     app = create_app(settings, load=kit)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen("127.0.0.1", 0) as listener:
         port_file.write_text(f"{listener.getsockname()[1]}\n")
         config = uvicorn.Config(app, log_config=log_config(), timeout_graceful_shutdown=2)
         uvicorn.Server(config).run(sockets=[listener])
