@@ -23,7 +23,9 @@ class TrainConfig:
 
     Attributes:
         seed: the only source of randomness.
-        threads: cores that torch and the trees may use; part of what is deterministic.
+        threads: cores for the trees and the forests; 0: two, or the one there is. Part of what
+            a repeatable run has to keep.
+        torch_threads: cores for torch; the student's tensors are too small to gain from two.
         screen_to: features kept per modality, chosen on training rows.
         screen_trees: extremely randomised trees that rank features.
         boosting_rounds: trees of a boosted teacher.
@@ -53,6 +55,7 @@ class TrainConfig:
 
     seed: int = 0
     threads: int = 0
+    torch_threads: int = 1
     screen_to: int = 64
     screen_trees: int = 200
     boosting_rounds: int = 150
@@ -85,7 +88,14 @@ class TrainConfig:
             raise TrainingError(f"token ({self.token}) must be a multiple of heads ({self.heads}).")
         if not 0 <= self.soft_share <= 1 or not 0 < self.swap_rate < 1:
             raise TrainingError("soft_share and swap_rate are shares between 0 and 1.")
-        for name in ("epochs", "batch", "screen_to", "sets_per_patient", "calibration_folds"):
+        for name in (
+            "torch_threads",
+            "epochs",
+            "batch",
+            "screen_to",
+            "sets_per_patient",
+            "calibration_folds",
+        ):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
 

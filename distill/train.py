@@ -280,7 +280,7 @@ def fit(cohort: Cohort, config: TrainConfig, progress: Progress = no_progress) -
         TrainingError: if the cohort is too small or has too few folds.
     """
     start = time.monotonic()
-    torch.set_num_threads(config.n_threads)
+    torch.set_num_threads(config.torch_threads)
     cohort = with_folds(cohort, seed=config.seed)
     data = usable(training_data(cohort))
     trainer = Trainer(data=data, config=config, progress=progress)
