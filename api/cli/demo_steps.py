@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from api.cli.local_server import ReviewClient, greenboard_process, local_server
 from api.errors import CommandError
 
 WHAT_IS_NOT_REAL = (
@@ -21,9 +20,7 @@ WHAT_IS_NOT_REAL = (
     "simulated: the review sessions of the report, and the clinician's decision on the case.",
     "Research use only; these figures say nothing about real patients.",
 )
-STOP_S = 10.0
-START_S = 60.0
-REVIEW_S = 60.0
+REVIEWER = "demo-clinician (simulated)"
 DECISION = {
     "action": "accept",
     "comment": "Simulated decision of the demo; no person looked at this case.",
@@ -125,7 +122,12 @@ class DemoRun:
             CommandError: if it fails; with the end of what it said.
         """
         log = self._log(self._now)
-        with log.open("wb") as file, _process(arguments, file) as process:
+        # Progress bars are on standard error: a person who watches sees them, a log does not.
+        errors = None if sys.stderr.isatty() else subprocess.STDOUT
+        with (
+            log.open("wb") as file,
+            greenboard_process(arguments, file, errors=errors) as process,
+        ):
             code = process.wait()
         if code != 0:
             tail = log.read_text(errors="replace").strip().splitlines()[-5:]
@@ -139,33 +141,22 @@ class DemoRun:
 
     def review(self) -> None:
         """Post a held-out case to a real server, follow it, decide, and read it back."""
-        from api.auth import new_key
         from api.cli.atomic import write_json
 
-        key, kept = new_key("demo-clinician (simulated)", "reviewer")
-        state = self.plan.out / "state"
-        port_file = self.plan.out / ".port"
-        port_file.unlink(missing_ok=True)
-        arguments = (
-            "serve", "--bundle", str(self.plan.bundle), "--policy", f"{self.plan.policy}/",
-            "--port", "0", "--state", str(state), "--source", "synthetic",
-            "--port-file", str(port_file),
+        serve = (
+            "--bundle", str(self.plan.bundle), "--policy", f"{self.plan.policy}/",
+            "--state", str(self.plan.out / "state"), "--source", "synthetic",
         )  # fmt: skip
-        keys = f"{kept.name}:{kept.role}:{kept.sha256}"
-        log = self._log("serve")
-        with log.open("wb") as file, _process(arguments, file, GREENBOARD_KEYS=keys) as process:
-            url = _await_server(process, port_file, log)
-            client = DemoClient(url, key)
+        with local_server(serve, self._log("serve"), reviewer=REVIEWER) as (url, key):
+            client = ReviewClient(url, key)
             features = _held_out_features(self.plan)
             case_id = client.post("/v1/cases", {"features": features, "urgency": 0.2})["id"]
-            steps = client.follow(case_id, until="awaiting_clinician")
-            for step in steps:
+            for step in client.follow(case_id, until="awaiting_clinician"):
                 self.tell(f"  {step['kind']}")
             client.post(f"/v1/cases/{case_id}/decision", DECISION)
             case = client.get(f"/v1/cases/{case_id}")
             ledger = client.get(f"/v1/carbon/ledger?case={case_id}")
             events = client.follow(case_id, until="recorded")
-        port_file.unlink(missing_ok=True)
         self.reviewed = {"case": case, "ledger": ledger["totals"], "events": events}
         write_json(self.plan.case, {"synthetic": True, "simulated_decision": True, **self.reviewed})
 
@@ -202,46 +193,6 @@ class DemoRun:
         }
 
 
-@contextmanager
-def _process(
-    arguments: tuple[str, ...], log: Any, **environment: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A greenboard command in a process of its own, stopped by its id however the block ends."""
-    process = subprocess.Popen(  # noqa: S603  # our own command, no shell
-        [sys.executable, "-m", "api.cli", *arguments],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _await_server(process: subprocess.Popen[bytes], port_file: Path, log: Path) -> str:
-    import requests
-
-    deadline_s = time.monotonic() + START_S
-    while time.monotonic() < deadline_s and process.poll() is None:
-        time.sleep(0.1)
-        if not port_file.exists() or not port_file.read_text().strip():
-            continue
-        url = f"http://127.0.0.1:{port_file.read_text().strip()}"
-        try:
-            if requests.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return url
-        except requests.RequestException:
-            continue
-    raise CommandError(f"The server did not become ready; see {log}.")
-
-
 def _held_out_features(plan: DemoPlan) -> dict[str, Any]:
     """Features of the first held-out patient who has every modality of the bundle."""
     from api.inputs import cohort_features
@@ -254,55 +205,3 @@ def _held_out_features(plan: DemoPlan) -> dict[str, Any]:
         raise CommandError("No held-out patient has every modality; take another --seed.")
     features = cohort_features(cohort, whole[0], modalities)
     return features or {}
-
-
-class DemoClient:
-    """The few calls that the demo makes."""
-
-    def __init__(self, url: str, key: str) -> None:
-        """Remember where and as whom."""
-        self._url = url
-        self._headers = {"Authorization": f"Bearer {key}"}
-
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """POST JSON."""
-        import requests
-
-        answer = requests.post(self._url + path, json=body, headers=self._headers, timeout=REVIEW_S)
-        return _checked(answer)
-
-    def get(self, path: str) -> dict[str, Any]:
-        """GET JSON."""
-        import requests
-
-        return _checked(requests.get(self._url + path, headers=self._headers, timeout=REVIEW_S))
-
-    def follow(self, case_id: str, *, until: str) -> list[dict[str, Any]]:
-        """Read a case's event stream until it says that the case is ``until``.
-
-        Raises:
-            CommandError: if the stream ends before.
-        """
-        import requests
-
-        steps: list[dict[str, Any]] = []
-        path = f"{self._url}/v1/cases/{case_id}/events"
-        with requests.get(path, headers=self._headers, stream=True, timeout=REVIEW_S) as answer:
-            for line in answer.iter_lines(decode_unicode=True):
-                if not line or not line.startswith("data: "):
-                    continue
-                data = json.loads(line.removeprefix("data: "))
-                if "seq" in data:
-                    steps.append(data)
-                elif data["status"] == until:
-                    return steps
-                elif data["status"] == "failed":
-                    break
-        raise CommandError(f"The case did not become {until}; it came to {len(steps)} steps.")
-
-
-def _checked(answer: Any) -> dict[str, Any]:
-    body: dict[str, Any] = answer.json()
-    if answer.status_code >= 400:
-        raise CommandError(f"The server refused: {body.get('title')}: {body.get('detail')}")
-    return body

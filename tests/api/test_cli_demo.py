@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.demo_steps import DemoClient, DemoPlan, DemoRun, _process
+from api.cli.demo_steps import DemoPlan, DemoRun
+from api.cli.local_server import ReviewClient, greenboard_process
 from api.errors import CommandError
 
 KEY = "reviewer-key"
@@ -24,14 +25,14 @@ def test_what_was_started_is_stopped_even_on_an_error(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         with (
             pytest.raises(RuntimeError),
-            _process(("serve", "--bundle", "none", "--port", "0"), log) as process,
+            greenboard_process(("serve", "--bundle", "none", "--port", "0"), log) as process,
         ):
             raise RuntimeError
         assert process.poll() is not None
 
 
 def test_client_follows_a_case_to_its_record(shared_server, body) -> None:
-    client = DemoClient(shared_server.url, KEY)
+    client = ReviewClient(shared_server.url, KEY)
     case_id = client.post("/v1/cases", body(0))["id"]
     steps = client.follow(case_id, until="awaiting_clinician")
     assert [step["seq"] for step in steps] == list(range(len(steps)))
