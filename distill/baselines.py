@@ -18,6 +18,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-not-found]
 
 from distill.crossfit import TrainingData
 from distill.preprocess import burden, fit_preprocessor
@@ -64,7 +65,8 @@ def _probability(
     seed: int,
 ) -> Float64[np.ndarray, " test"]:
     model = _model(kind, seed)
-    with warnings.catch_warnings():
+    # One thread, as for the teachers: hundreds of rows are too few to share.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
         # A baseline at its defaults: hundreds of columns may not converge, and that is reported
         # as it is rather than tuned away.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -23,9 +23,9 @@ class TrainConfig:
 
     Attributes:
         seed: the only source of randomness.
-        threads: cores for the trees and the forests; 0: two, or the one there is. Part of what
-            a repeatable run has to keep.
+        threads: cores for the forests; 0: two, or the one there is.
         torch_threads: cores for torch; the student's tensors are too small to gain from two.
+            Part of what a repeatable run has to keep.
         screen_to: features kept per modality, chosen on training rows.
         screen_trees: extremely randomised trees that rank features.
         boosting_rounds: trees of a boosted teacher.

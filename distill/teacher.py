@@ -57,11 +57,10 @@ class BoostingLearner:
     """Gradient-boosted trees."""
 
     booster: Any
-    threads: int
 
     def logit(self, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
         """Log-odds of the positive class."""
-        z = self.booster.predict(features, raw_score=True, num_threads=self.threads)
+        z = self.booster.predict(features, raw_score=True, num_threads=1)
         return np.clip(np.asarray(z, dtype=np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
@@ -71,13 +70,14 @@ def _boost(
     *,
     rounds: int,
     seed: int,
-    threads: int,
 ) -> Any:
+    # One thread: with hundreds of rows the threads would mostly wait for each other, and on a busy
+    # machine they wait by spinning.
     params = {
         "objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 10,
         "feature_fraction": 0.4, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 1.0,
         "max_bin": 63, "deterministic": True, "force_row_wise": True, "verbosity": -1,
-        "seed": seed, "num_threads": threads,
+        "seed": seed, "num_threads": 1,
     }  # fmt: skip
     return lightgbm.train(params, lightgbm.Dataset(features, label=label), num_boost_round=rounds)
 
@@ -99,10 +99,7 @@ def screen(
         n_estimators=config.screen_trees, min_samples_leaf=3, max_features="sqrt",
         random_state=seed, n_jobs=config.n_threads,
     ).fit(features, label)  # fmt: skip
-    booster = _boost(
-        features, label, rounds=max(20, config.boosting_rounds // 2), seed=seed,
-        threads=config.n_threads,
-    )  # fmt: skip
+    booster = _boost(features, label, rounds=max(20, config.boosting_rounds // 2), seed=seed)
     gain = booster.feature_importance(importance_type="gain")
     rank = rankdata(-forest.feature_importances_) + rankdata(-gain)
     best = np.argsort(rank, kind="stable")[: config.screen_to]
@@ -187,9 +184,7 @@ def fit_teacher(
     preprocessor = preprocessor.select(screen(preprocessor.transform(raw), label, config, seed))
     features = preprocessor.transform(raw)
     logistic = LogisticRegression(C=0.1, solver="newton-cholesky").fit(features, label)
-    booster = _boost(
-        features, label, rounds=config.boosting_rounds, seed=seed, threads=config.n_threads
-    )
+    booster = _boost(features, label, rounds=config.boosting_rounds, seed=seed)
     return TeacherFit(
         preprocessor=preprocessor,
         learners={
@@ -197,7 +192,7 @@ def fit_teacher(
                 weights=logistic.coef_[0].astype(np.float64),
                 intercept=float(logistic.intercept_[0]),
             ),
-            BOOSTING: BoostingLearner(booster=booster, threads=config.n_threads),
+            BOOSTING: BoostingLearner(booster=booster),
         },
     )
 
