@@ -184,7 +184,7 @@ class Draw:
     rows: Int[Tensor, " batch"]
     synthetic: Int[Tensor, " synthetic"]
     mask: Float[Tensor, "batch sets tokens"]
-    synthetic_mask: Float[Tensor, "synthetic sets tokens"]
+    synthetic_mask: Float[Tensor, "synthetic mixtures tokens"]
 
 
 def matching_loss(
