@@ -18,7 +18,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits  # type: ignore[import-not-found]
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from distill.crossfit import TrainingData
 from distill.preprocess import burden, fit_preprocessor
