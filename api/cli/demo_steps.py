@@ -44,7 +44,7 @@ class DemoPlan:
     def full(cls, out: Path, seed: int) -> DemoPlan:
         """A few minutes on two cores."""
         return cls(
-            out=out, seed=seed, patients=1200, held_out_patients=100, simulated=50_000,
+            out=out, seed=seed, patients=1000, held_out_patients=100, simulated=20_000,
             steps=300_000, sessions=200,
         )  # fmt: skip
 
@@ -52,7 +52,7 @@ class DemoPlan:
     def quick(cls, out: Path, seed: int) -> DemoPlan:
         """To see that everything runs."""
         return cls(
-            out=out, seed=seed, patients=400, held_out_patients=100, simulated=5_000,
+            out=out, seed=seed, patients=240, held_out_patients=100, simulated=5_000,
             steps=30_000, sessions=20,
         )  # fmt: skip
 
