@@ -152,7 +152,7 @@ def reviewed(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
         for case_id in chosen:
             start = time.monotonic()
             case = client.post("/v1/cases", {"case_id": case_id, "urgency": 0.2})["id"]
-            client.follow(case, until="awaiting_clinician")
+            client.follow(case, until="awaiting_clinician", wake=True)
             ready_ms.append(1e3 * (time.monotonic() - start))
             client.post(f"/v1/cases/{case}/decision", {"action": "accept"})
             after = client.get(f"/v1/cases/{case}")

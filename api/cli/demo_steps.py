@@ -21,6 +21,7 @@ WHAT_IS_NOT_REAL = (
     "Research use only; these figures say nothing about real patients.",
 )
 REVIEWER = "demo-clinician (simulated)"
+READY = "awaiting_clinician"
 DECISION = {
     "action": "accept",
     "comment": "Simulated decision of the demo; no person looked at this case.",
@@ -143,15 +144,17 @@ class DemoRun:
         """Post a held-out case to a real server, follow it, decide, and read it back."""
         from api.cli.atomic import write_json
 
+        acting = self._best_policy()
+        self.tell(f"  acting policy: {acting}, the one with the highest reward in the report")
         serve = (
-            "--bundle", str(self.plan.bundle), "--policy", f"{self.plan.policy}/",
+            "--bundle", str(self.plan.bundle), "--policy", acting,
             "--state", str(self.plan.out / "state"), "--source", "synthetic",
         )  # fmt: skip
         with local_server(serve, self._log("serve"), reviewer=REVIEWER) as (url, key):
             client = ReviewClient(url, key)
             features = _held_out_features(self.plan)
             case_id = client.post("/v1/cases", {"features": features, "urgency": 0.2})["id"]
-            for step in client.follow(case_id, until="awaiting_clinician"):
+            for step in client.follow(case_id, until=READY, wake=True):
                 self.tell(f"  {step['kind']}")
             client.post(f"/v1/cases/{case_id}/decision", DECISION)
             case = client.get(f"/v1/cases/{case_id}")
@@ -159,6 +162,13 @@ class DemoRun:
             events = client.follow(case_id, until="recorded")
         self.reviewed = {"case": case, "ledger": ledger["totals"], "events": events}
         write_json(self.plan.case, {"synthetic": True, "simulated_decision": True, **self.reviewed})
+
+    def _best_policy(self) -> str:
+        """Who should decide: what the comparison supports, learned or not."""
+        report = json.loads((self.plan.report / "report.json").read_text(encoding="utf-8"))
+        rewards = {name: card["reward"]["value"] for name, card in report["policies"].items()}
+        best = max(rewards, key=lambda name: float(rewards[name]))
+        return f"{self.plan.policy}/" if best == self.plan.policy.name else best
 
     def facts(self) -> dict[str, Any]:
         """What ``demo.json`` holds."""

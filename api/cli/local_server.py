@@ -20,6 +20,8 @@ from api.errors import CommandError
 STOP_S = 10.0
 START_S = 60.0
 REVIEW_S = 60.0
+DEFERRED = "deferred"
+ENDS = (DEFERRED, "failed", "recorded", "sent_back")
 
 
 @contextmanager
@@ -120,28 +122,46 @@ class ReviewClient:
 
         return _checked(requests.get(self._url + path, headers=self._headers, timeout=REVIEW_S))
 
-    def follow(self, case_id: str, *, until: str) -> list[dict[str, Any]]:
+    def follow(self, case_id: str, *, until: str, wake: bool = False) -> list[dict[str, Any]]:
         """Read a case's event stream until it says that the case is ``until``.
 
+        Args:
+            case_id: the case.
+            until: the status to wait for.
+            wake: wake the case if the agent puts it off, instead of waiting for its hour.
+
         Raises:
-            CommandError: if the stream ends before.
+            CommandError: if the case comes to rest elsewhere or the wait gets too long.
         """
         import requests
 
         steps: list[dict[str, Any]] = []
+        status, deadline_s = "unknown", time.monotonic() + REVIEW_S
         path = f"{self._url}/v1/cases/{case_id}/events"
         with requests.get(path, headers=self._headers, stream=True, timeout=REVIEW_S) as answer:
+            # The server's pings are lines too, so a silent case still meets the deadline.
             for line in answer.iter_lines(decode_unicode=True):
-                if not line or not line.startswith("data: "):
-                    continue
-                data = json.loads(line.removeprefix("data: "))
+                data = _event(line)
                 if "seq" in data:
                     steps.append(data)
-                elif data["status"] == until:
+                status = data.get("status", status)
+                if data.get("status") == DEFERRED and wake and until != DEFERRED:
+                    self.post(f"/v1/cases/{case_id}/wake", {})
+                elif status == until:
                     return steps
-                elif data["status"] == "failed":
+                elif data.get("status") in ENDS or time.monotonic() > deadline_s:
                     break
-        raise CommandError(f"The case did not become {until}; it came to {len(steps)} steps.")
+        raise CommandError(
+            f"The case did not become {until}: it is {status} after {len(steps)} steps."
+        )
+
+
+def _event(line: str) -> dict[str, Any]:
+    """The data of one line of a server-sent event; empty for pings, names and ids."""
+    if not line.startswith("data: "):
+        return {}
+    data: dict[str, Any] = json.loads(line.removeprefix("data: "))
+    return data
 
 
 def _checked(answer: Any) -> dict[str, Any]:
