@@ -80,7 +80,10 @@ def evaluate_bundle(runtime: StudentRuntime, cohort: Cohort, *, seed: int = 0) -
     known = set(runtime.bundle.json(TRAINING_IDS)["sha256"])
     seen = sum(hash_case_id(case) in known for case in cohort.case_id)
     if seen:
-        notes.append(f"{seen} of {n} patients were in training: figures are too good for them")
+        notes.append(
+            f"{seen} of {n} case ids were in training: figures are too good if these are the "
+            "same patients"
+        )
     k = len(sets.bits)
     return {
         "cohort": cohort.name,
