@@ -100,7 +100,9 @@ def _closing(facts: dict[str, Any]) -> list[str]:
     auc = facts["full_auc"]
     lines += [
         f"student, everything a patient has: AUC {auc['value']:.3f} "
-        f"[{auc['ci95'][0]:.3f}, {auc['ci95'][1]:.3f}], n {auc['n']}, out of fold by hospital",
+        f"[{auc['ci95'][0]:.3f}, {auc['ci95'][1]:.3f}], n {auc['n']}, out of fold by hospital; "
+        f"best possible on these patients {facts['best_possible_auc']['value']:.3f}, "
+        f"default late fusion {facts['late_fusion_auc']['value']:.3f}",
         f"reviewed case: {' + '.join(case['transfers_run']) or 'no transfer'}, probability "
         f"{case['probability']:.3f}, {case['g_co2e']:.3g} gCO2e, {case['status']} as "
         f"{case['result']} (simulated decision)",

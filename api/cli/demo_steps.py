@@ -45,7 +45,7 @@ class DemoPlan:
     def full(cls, out: Path, seed: int) -> DemoPlan:
         """A few minutes on two cores."""
         return cls(
-            out=out, seed=seed, patients=1000, held_out_patients=100, simulated=20_000,
+            out=out, seed=seed, patients=2000, held_out_patients=100, simulated=50_000,
             steps=300_000, sessions=200,
         )  # fmt: skip
 
@@ -173,6 +173,7 @@ class DemoRun:
     def facts(self) -> dict[str, Any]:
         """What ``demo.json`` holds."""
         metrics = json.loads((self.plan.bundle / "metrics.json").read_text(encoding="utf-8"))
+        truth = json.loads((self.plan.cohort / "truth.json").read_text(encoding="utf-8"))
         case = self.reviewed["case"]
         explanation = case["explanation"]
         return {
@@ -181,6 +182,8 @@ class DemoRun:
             "seconds": sum(step.seconds for step in self.times),
             "steps": [{"name": step.name, "seconds": step.seconds} for step in self.times],
             "full_auc": metrics["full"]["auc"],
+            "best_possible_auc": truth["evidence"]["full"]["auc_here"],
+            "late_fusion_auc": metrics["baselines"]["late_fusion"]["auc"],
             "case": {
                 "status": case["status"],
                 "result": case["result"],
