@@ -33,4 +33,4 @@ def test_the_key_file_of_the_readme_is_read(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     file.write_text(block.group(1).replace('"..."', f'"{"0" * 64}"'))
     assert tomllib.loads(file.read_text())["key"]
-    assert read_keys(file)[0].name == "Dr Ada"
+    assert read_keys(file)[0].name == "reviewer-1"
