@@ -151,7 +151,8 @@ def _draw_cohort(config: SyntheticConfig) -> Cohort:
     label = (rng.random(n) < PREVALENCE).astype(np.int8)
     state = KAPPA * (label - 0.5) + rng.standard_normal(n)
     days = draw_days(n, rng)
-    case_id = tuple(f"SYN-{i:06d}" for i in range(1, n + 1))
+    # The seed is in the id, so that a case of another draw is never taken for one of this.
+    case_id = tuple(f"SYN{config.seed}-{i:06d}" for i in range(1, n + 1))
     index = pd.Index(case_id, name=CASE_ID, dtype=object)
     tables = {
         "clinical": draw_clinical(label, _generator(config, 1)),

@@ -43,7 +43,7 @@ def review(
     Examples:
       greenboard review --bundle bundle --case case.json --policy rule
 
-      greenboard review --bundle bundle --case case.json --decision accept --reviewer "Dr Ada"
+      greenboard review --bundle bundle --case case.json --decision accept --reviewer "reviewer-1"
     """
     import asyncio
     import json

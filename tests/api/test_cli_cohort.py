@@ -70,7 +70,7 @@ def test_check_prints_tables(synthetic: Path) -> None:
     for word in ("modality", "patients lacking %", "hospital", "fold", "privileged", "LUSC"):
         assert word in text
     assert "No problems." in text
-    assert "SYN-" not in text
+    assert "SYN" not in text
 
 
 def test_check_json(synthetic: Path) -> None:

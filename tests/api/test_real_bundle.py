@@ -110,11 +110,11 @@ def test_review_leaves_the_decision_to_a_person(folder: Path, case_file: Path) -
 
 def test_review_with_a_decision_as_json(folder: Path, case_file: Path) -> None:
     result = run("review", "--bundle", folder / "bundle", "--case", case_file, "--policy", "rule",
-                 "--decision", "negative", "--reviewer", "Dr Ada", "--json", *GRID)  # fmt: skip
+                 "--decision", "negative", "--reviewer", "reviewer-1", "--json", *GRID)  # fmt: skip
     facts = json.loads(result.stdout)
     assert facts["status"] == "recorded"
     assert facts["outcome"]["result"] == "negative"
-    assert facts["outcome"]["decision"]["reviewer"] == "Dr Ada"
+    assert facts["outcome"]["decision"]["reviewer"] == "reviewer-1"
     assert facts["events"][-1]["kind"] == "record"
     assert {c["energy_basis"] for c in facts["charges"]} <= {"measured", "modelled"}
 
