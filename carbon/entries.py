@@ -19,6 +19,7 @@ VERSION = 1
 By = Literal["stage", "case", "all"]
 ALL = "all"
 NO_CASE = "(no case)"
+OPTIONAL = ("policy", "unit", "session")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,9 @@ class LedgerEntry:
         intensity: the grid, with its provenance; None where no source could say.
         g_co2e: gross emissions, gCO2e; None where energy or intensity is.
         note: anything else worth knowing.
+        policy: the policy that decided on this work; None where none did or none is known.
+        unit: the hospital unit that it was done for.
+        session: the review session that it belongs to.
     """
 
     time: datetime
@@ -50,10 +54,17 @@ class LedgerEntry:
     intensity: IntensityReading | None
     g_co2e: float | None
     note: str = ""
+    policy: str | None = None
+    unit: str | None = None
+    session: str | None = None
 
     def __post_init__(self) -> None:
         if not self.stage or self.case == "":
             raise LedgerError("A ledger entry needs a stage, and a case that is None or not empty.")
+        if "" in (self.policy, self.unit, self.session):
+            raise LedgerError(
+                f"Ledger entry {self.stage!r}: policy, unit and session are None or not empty."
+            )
         if self.time.utcoffset() is None:
             raise LedgerError(f"Ledger entry {self.stage!r}: its time lacks a time zone.")
         if self.energy_kwh is None and not self.energy_reason:
@@ -65,7 +76,12 @@ class LedgerEntry:
         return None if self.intensity is None else self.intensity.basis
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in the file."""
+        """Plain values, as they stand in the file.
+
+        Policy, unit and session are left out where they are None, so that lines without them
+        are the same as before there were any.
+        """
+        optional = {name: getattr(self, name) for name in OPTIONAL}
         return {
             "v": VERSION,
             "time": self.time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
@@ -79,6 +95,7 @@ class LedgerEntry:
             "intensity": None if self.intensity is None else self.intensity.as_dict(),
             "g_co2e": self.g_co2e,
             "note": self.note,
+            **{name: value for name, value in optional.items() if value is not None},
         }
 
 
@@ -128,6 +145,9 @@ class _Line(BaseModel):
     intensity: _IntensityLine | None
     g_co2e: NotNegative | None
     note: str
+    policy: str | None = Field(default=None, min_length=1)
+    unit: str | None = Field(default=None, min_length=1)
+    session: str | None = Field(default=None, min_length=1)
 
     def entry(self) -> LedgerEntry:
         """The entry that this line holds."""
@@ -203,6 +223,27 @@ class LedgerTotal:
             unmeasured=self.unmeasured + (entry.energy_kwh is None),
             without_g_co2e=self.without_g_co2e + (entry.g_co2e is None),
         )
+
+    def merged(self, other: LedgerTotal) -> LedgerTotal:
+        """Both sums together, under this one's key; they must share their basis."""
+        return replace(
+            self,
+            entries=self.entries + other.entries,
+            measured_kwh=self.measured_kwh + other.measured_kwh,
+            modelled_kwh=self.modelled_kwh + other.modelled_kwh,
+            g_co2e=self.g_co2e + other.g_co2e,
+            unmeasured=self.unmeasured + other.unmeasured,
+            without_g_co2e=self.without_g_co2e + other.without_g_co2e,
+        )
+
+
+def merge(parts: Iterable[LedgerTotal]) -> tuple[LedgerTotal, ...]:
+    """Sums of several stretches as one; sorted by key and basis."""
+    sums: dict[tuple[str, Basis | None], LedgerTotal] = {}
+    for part in parts:
+        slot = (part.key, part.intensity_basis)
+        sums[slot] = sums[slot].merged(part) if slot in sums else part
+    return tuple(sums[slot] for slot in sorted(sums, key=lambda s: (s[0], s[1] or "")))
 
 
 def total(entries: Iterable[LedgerEntry], by: By = "stage") -> tuple[LedgerTotal, ...]:

@@ -33,3 +33,15 @@ class MeterError(CarbonError, ValueError):
 
 class LedgerError(CarbonError, ValueError):
     """A ledger that is damaged beyond an unfinished last line, or that could not be written."""
+
+
+class HeatError(CarbonError, ValueError):
+    """Recovered heat that was declared in a way that physics or the standard does not allow."""
+
+
+class AccountError(CarbonError, ValueError):
+    """An account that cannot be drawn up from what was given; says what is missing or wrong."""
+
+
+class BudgetError(CarbonError, ValueError):
+    """A budget whose limits, period or time zone make no sense."""

@@ -13,12 +13,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import get_args
 
-from carbon.entries import By, LedgerEntry, LedgerTotal, parse_line, total
+from carbon.entries import ALL, By, LedgerEntry, LedgerTotal, merge, parse_line, total
 from carbon.errors import LedgerError
+from carbon.ledger_index import STEP_BYTES, checkpoint, count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,44 @@ def read_ledger(
                 yield parse_line(path, number, raw)
     except OSError as error:
         raise LedgerError(f"The ledger {path} cannot be read: {error.strerror}.") from error
+
+
+def ledger_totals(
+    path: Path,
+    by: By = "stage",
+    *,
+    use_index: bool = True,
+    on_unfinished: Callable[[str], None] | None = None,
+) -> tuple[LedgerTotal, ...]:
+    """Sums by stage or case without holding the entries; quick where there is an index.
+
+    Args:
+        path: the ledger; it is not changed, the index beside it may be.
+        by: one row for each stage or case, or one for all.
+        use_index: False counts every line; see :mod:`carbon.ledger_index`.
+        on_unfinished: told about a last line that was not finished; it is skipped.
+
+    Raises:
+        LedgerError: if the file is missing or a line is damaged; says which.
+    """
+    if by not in get_args(By):
+        raise LedgerError(f"Cannot total by {by!r}. Allowed: {', '.join(get_args(By))}.")
+    try:
+        counted = count(path, by, use_index=use_index)
+        with path.open("rb") as file:
+            file.seek(counted.covered)
+            rest = file.readlines()  # only what came after counting, or was left unfinished
+    except OSError as error:
+        raise LedgerError(f"The ledger {path} cannot be read: {error.strerror}.") from error
+    rows = (replace(row, key=ALL) if by == "all" else row for row in counted.totals)
+    entries = []
+    for number, raw in enumerate(rest, start=counted.lines + 1):
+        if not raw.endswith(b"\n") and not _is_whole(raw):
+            if on_unfinished is not None:
+                on_unfinished(_dropped(path, raw).message)
+            break
+        entries.append(parse_line(path, number, raw))
+    return merge([*rows, *total(entries, by)])
 
 
 def _sync_folder(path: Path) -> None:
@@ -148,6 +188,9 @@ class Ledger:
                 recovery = self._recover()
                 self.recovery = recovery if recovery is not None else self.recovery
                 self._write(line)
+                end = os.fstat(self._handle).st_size
+                if end // STEP_BYTES != (end - len(line)) // STEP_BYTES:
+                    checkpoint(self.path)
             finally:
                 fcntl.flock(self._handle, fcntl.LOCK_UN)
 
@@ -156,8 +199,8 @@ class Ledger:
         return read_ledger(self.path)
 
     def totals(self, by: By = "stage") -> tuple[LedgerTotal, ...]:
-        """Sums by stage or case; see :func:`total`."""
-        return total(self.entries(), by)
+        """Sums by stage or case; see :func:`ledger_totals`."""
+        return ledger_totals(self.path, by)
 
     def close(self) -> None:
         """Close the file."""

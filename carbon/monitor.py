@@ -136,6 +136,9 @@ class CarbonMonitor:
         at: datetime | None = None,
         intensity: IntensityReading | None = None,
         note: str = "",
+        policy: str | None = None,
+        unit: str | None = None,
+        session: str | None = None,
     ) -> LedgerEntry:
         """Book energy that was measured elsewhere or declared, for example a pipeline's.
 
@@ -150,6 +153,9 @@ class CarbonMonitor:
             at: when it was done; the present where not given.
             intensity: the grid at that time where the caller knows it; else the source is asked.
             note: anything else worth knowing.
+            policy: the policy that decided on it.
+            unit: the hospital unit that it was done for.
+            session: the review session that it belongs to.
 
         Raises:
             LedgerError: if the entry is not fit for the books or cannot be written.
@@ -171,6 +177,9 @@ class CarbonMonitor:
             intensity=intensity,
             g_co2e=emissions_g_co2e(energy_kwh, intensity),
             note=note,
+            policy=policy,
+            unit=unit,
+            session=session,
         )
         if self.ledger is not None:
             self.ledger.append(entry)
