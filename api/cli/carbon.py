@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+
 if TYPE_CHECKING:
     from carbon.entries import LedgerTotal
     from carbon.intensity.protocol import IntensityReading
@@ -131,6 +132,45 @@ def forecast(
         )
     for note in dict.fromkeys(r.note for r in readings if r.note):
         typer.echo(f"note: {note}")
+
+
+@app.command("schedule")
+def schedule(
+    *,
+    duration_h: Annotated[float, typer.Option(help="Hours of work.")],
+    power_w: Annotated[float, typer.Option(help="Draw while it runs, W.")],
+    slack_h: Annotated[float, typer.Option(help="Hours that it may end later.")] = 12.0,
+    interruptible: Annotated[
+        bool, typer.Option("--interruptible", help="May pause; the best hours are taken.")
+    ] = False,
+    source: Source = None,
+    trace: TraceFile = None,
+    zone: Zone = None,
+    basis: BasisOption = "direct",
+    accounting: AccountingOption = "unstated",
+    g_per_kwh: Figure = None,
+    seed: Seed = 0,
+    at: At = None,
+    cache_dir: CacheDir = None,
+    neso_url: NesoUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """When to run a job within its deadline, and the gCO2e expected now and then.
+
+    Example: greenboard carbon schedule --duration-h 4 --slack-h 12 --power-w 300
+    """
+    from api.cli import carbon_schedule
+
+    moment = _clock(at)()
+    monitor = _monitor(
+        source=source, trace=trace, zone=zone, basis=basis, accounting=accounting,
+        g_per_kwh=g_per_kwh, seed=seed, at=moment.isoformat(), cache_dir=cache_dir,
+        neso_url=neso_url,
+    )  # fmt: skip
+    carbon_schedule.schedule(
+        monitor, at=moment, duration_h=duration_h, slack_h=slack_h, power_w=power_w,
+        interruptible=interruptible, as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command("ledger")
