@@ -173,6 +173,9 @@ def schedule(
     )  # fmt: skip
 
 
+app.command("backtest")(backtest)
+
+
 @app.command("ledger")
 def ledger(
     path: Annotated[Path, typer.Argument(help="The ledger (JSONL).")],
