@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from api.cli.carbon_backtest import backtest
 
 if TYPE_CHECKING:
     from carbon.entries import LedgerTotal
