@@ -1,7 +1,7 @@
 """The day ahead: hours 0 to 23, issued at 00 UTC, from what was known at that moment.
 
-Two boosted models, of the change against yesterday's same hour and against the week's mean profile,
-carry 60 %; a ridge regression for each hour of the day carries 40 %.
+Boosting (mean of an L1 and a Huber model) of the change against yesterday's same hour carries 60 %;
+a ridge regression of the same change, one for each hour of the day, carries 40 %.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from jaxtyping import Bool, Float32, Float64
 from carbon.features import LONGEST_LAG, log_feed
 from carbon.forecast import ForecastConfig, Rolled
 from carbon.forecast_data import ForecastData
-from carbon.forecast_models import boost, fit_bounds
+from carbon.forecast_models import fit_bounds, fit_middle
 from carbon.quality import DAY_H, FeedQuality
 
 Progress = Callable[[int, int, str], None]
 BOOSTING_SHARE: Final = 0.6
-RIDGE_ALPHA: Final = 60.0
-DAY_METHOD: Final = "0.6 boosting (yesterday's and the week's profile) + 0.4 hour-wise ridge"
+RIDGE_ALPHA: Final = 3.0
+DAY_METHOD: Final = "0.6 boosting (L1 and Huber) + 0.4 hour-wise ridge"
 ACI_RATE: Final = 0.02
 """How fast the conformal level follows misses (Gibbs and Candes 2021), per day."""
 
@@ -34,7 +34,6 @@ class DayDesign:
     Attributes:
         x: features.
         yesterday: log of the same hour of the day before.
-        week: mean of the logs of that hour over the last seven days.
         last: log of the newest value at issue.
         truth: log values, NaN where the feed had none.
         usable: rows that may be fitted and scored.
@@ -43,7 +42,6 @@ class DayDesign:
     x: Float32[np.ndarray, "hours features"]
     hour: Float64[np.ndarray, " hours"]
     yesterday: Float64[np.ndarray, " hours"]
-    week: Float64[np.ndarray, " hours"]
     last: Float64[np.ndarray, " hours"]
     truth: Float64[np.ndarray, " hours"]
     usable: Bool[np.ndarray, " hours"]
@@ -77,7 +75,6 @@ def day_design(data: ForecastData, quality: FeedQuality, *, late_rows: int = 0) 
         x=np.stack(list(columns.values()), axis=1).astype(np.float32),
         hour=view.hour,
         yesterday=yesterday,
-        week=week,
         last=view.evening(0),
         truth=truth,
         usable=usable,
@@ -249,24 +246,22 @@ Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 def _fit_predict(
     design: DayDesign, rows: Rows, ahead: Rows, config: ForecastConfig
 ) -> Float64[np.ndarray, " ahead"]:
-    boosted = np.zeros(len(ahead))
-    for base in (design.yesterday, design.week):
-        y = (design.truth - base)[rows]
-        scale = max(float(np.std(y)), 1e-9)
-        model = boost(design.x[rows], y / scale, "regression_l1", config.boost)
-        boosted += 0.5 * (base[ahead] + np.asarray(model.predict(design.x[ahead])) * scale)
+    y = (design.truth - design.yesterday)[rows]
+    boosted = design.yesterday[ahead] + fit_middle(design.x[rows], y, config.boost).predict(
+        design.x[ahead]
+    )
     linear = _ridge(design, rows, ahead)
     return np.asarray(BOOSTING_SHARE * boosted + (1 - BOOSTING_SHARE) * linear)
 
 
 def _ridge(design: DayDesign, rows: Rows, ahead: Rows) -> Float64[np.ndarray, " ahead"]:
-    """One ridge for each hour of the day, on standardised features, of the change to the week."""
+    """One ridge for each hour of the day, on standardised features, of the change to yesterday."""
     out = np.zeros(len(ahead))
     x_all = design.x.astype(np.float64)
     for hour in range(DAY_H):
         fit, use = rows[design.hour[rows] == hour], design.hour[ahead] == hour
         if not len(fit) or not use.any():
-            out[use] = design.week[ahead[use]]
+            out[use] = design.yesterday[ahead[use]]
             continue
         with np.errstate(invalid="ignore"):
             x, z = x_all[fit], x_all[ahead[use]]
@@ -277,9 +272,9 @@ def _ridge(design: DayDesign, rows: Rows, ahead: Rows) -> Float64[np.ndarray, " 
         x = np.where(known, x - mean, 0.0) / scale
         # Features far outside of what was seen may not carry a line to anywhere.
         z = np.clip(np.where(np.isfinite(z), z - mean, 0.0) / scale, -4, 4)
-        y = (design.truth - design.week)[fit]
+        y = (design.truth - design.yesterday)[fit]
         weights = np.linalg.solve(x.T @ x + RIDGE_ALPHA * np.eye(x.shape[1]), x.T @ (y - y.mean()))
-        out[use] = design.week[ahead[use]] + y.mean() + z @ weights
+        out[use] = design.yesterday[ahead[use]] + y.mean() + z @ weights
     return out
 
 
