@@ -15,7 +15,7 @@ help:
 	@echo "make serve    serve the demo's bundle on http://127.0.0.1:8000"
 	@echo "make lint     ruff, mypy --strict, import-linter"
 	@echo "make bench    the benchmarks (real cohorts where they are found)"
-	@echo "make lock     pin the dependencies again"
+	@echo "make lock     pin the dependencies again (UPGRADE=--upgrade takes newer versions)"
 
 # torch first and by itself: a looser requirement would pull in gigabytes (see requirements.lock).
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -51,7 +51,8 @@ bench: install
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet 'pip<25.3' pip-tools
-	$(VENV)-lock/bin/pip-compile --quiet --generate-hashes --unsafe-package torch --strip-extras \
+	cp requirements.lock $(VENV)-lock/pins
+	$(VENV)-lock/bin/pip-compile $(UPGRADE) --quiet --generate-hashes --unsafe-package torch --strip-extras \
 	  --no-header --no-emit-index-url --no-emit-find-links --all-extras \
 	  --output-file $(VENV)-lock/pins pyproject.toml
 	sed -n '/^#/p;/^[^#]/q' requirements.lock > $(VENV)-lock/header
