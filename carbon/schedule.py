@@ -68,6 +68,33 @@ class Job:
                 f"{LONGEST_H} can be planned."
             )
 
+    @classmethod
+    def due(
+        cls,
+        deadline: datetime,
+        at: datetime,
+        *,
+        duration_h: float,
+        power_w: float,
+        interruptible: bool = False,
+    ) -> Job:
+        """A job that has to be over by a moment.
+
+        Raises:
+            UnitError: if it could not be over by then if it started now.
+        """
+        left_h = (as_utc(deadline) - as_utc(at)) / HOUR
+        if math.isfinite(duration_h) and left_h < duration_h - TINY_H:
+            raise UnitError(
+                f"The deadline {_iso(as_utc(deadline))} is {left_h:.4g} h away and the job takes "
+                f"{duration_h:g} h: it cannot be met. Started now it is over at "
+                f"{_iso(as_utc(at) + duration_h * HOUR)}; give that or later."
+            )
+        slack_h = max(left_h - duration_h, 0.0)
+        return cls(
+            duration_h=duration_h, slack_h=slack_h, power_w=power_w, interruptible=interruptible
+        )
+
     @property
     def energy_kwh(self) -> float:
         """Energy of the whole job."""
@@ -158,7 +185,9 @@ def plan_with(forecaster: Forecaster, job: Job, at: datetime) -> Plan:
 def plan_job(job: Job, readings: Sequence[IntensityReading], at: datetime) -> Plan:
     """The start, or the hours, with the lowest expected emissions before the deadline.
 
-    Candidate hours begin at ``at`` and each full hour after it; equal ones go to the earliest.
+    An intensity holds for its clock hour, so the best uninterrupted run begins now, as late as
+    allowed, or such that it begins or ends on the hour: no other start is cheaper. Equal ones go
+    to the earliest.
 
     Args:
         job: what has to run.
@@ -179,72 +208,72 @@ def plan_job(job: Job, readings: Sequence[IntensityReading], at: datetime) -> Pl
         )
     readings = readings[:needed]
     basis = require_one_basis((r.basis for r in readings), what="The plan")
-    spread = _slot_matrix(job, at, needed)
-    value = np.array([r.g_per_kwh for r in readings])
-    slots = spread @ value
-    now = _contiguous(job, len(slots), 0)
-    chosen = _cheapest_hours(job, slots) if job.interruptible else _cheapest_start(job, slots)
+    into = (at - floor_hour(at)) / HOUR
+    values = np.array([r.g_per_kwh for r in readings])
+    now = _hours_of(into, job.duration_h, needed)
+    if job.interruptible:
+        chosen = _cheapest_hours(job, into, values)
+        stretches = _stretches(chosen, at)
+    else:
+        start = _cheapest_start(job, into, values)
+        chosen = _hours_of(start, job.duration_h, needed)
+        stretches = (Stretch(start=at + (start - into) * HOUR, hours=job.duration_h),)
     kwh = job.power_w / 1000.0
     sigma = _sigmas(readings)
     return Plan(
         job=job,
         at=at,
-        stretches=_stretches(chosen, at),
-        now_g_co2e=float(now @ slots) * kwh,
-        planned_g_co2e=float(chosen @ slots) * kwh,
-        now_se_g_co2e=_se(now @ spread, sigma, kwh),
-        planned_se_g_co2e=_se(chosen @ spread, sigma, kwh),
-        saved_se_g_co2e=_se((now - chosen) @ spread, sigma, kwh),
+        stretches=stretches,
+        now_g_co2e=float(now @ values) * kwh,
+        planned_g_co2e=float(chosen @ values) * kwh,
+        now_se_g_co2e=_se(now, sigma, kwh),
+        planned_se_g_co2e=_se(chosen, sigma, kwh),
+        saved_se_g_co2e=_se(now - chosen, sigma, kwh),
         basis=basis,
         methods=tuple(dict.fromkeys(f"{r.provider}: {r.note or r.kind}" for r in readings)),
     )
 
 
-def _slot_matrix(job: Job, at: datetime, hours: int) -> Float64[np.ndarray, "slots hours"]:
-    """Share of each clock hour in each hour counted from ``at``."""
-    into = (at - floor_hour(at)) / HOUR
-    slots = math.ceil(job.duration_h + job.slack_h - TINY_H)
-    matrix = np.zeros((slots, hours))
-    for slot in range(slots):
-        matrix[slot, slot] = 1.0 - into
-        # The last slot may be cut by the deadline before the next clock hour begins.
-        matrix[slot, min(slot + 1, hours - 1)] += into
-    return matrix
+def _hours_of(start: float, duration: float, hours: int) -> Float64[np.ndarray, " hours"]:
+    """Share of each clock hour that a run takes; ``start`` counts from the present clock hour."""
+    begin = np.arange(hours)
+    taken = np.minimum(begin + 1.0, start + duration) - np.maximum(begin, start)
+    return np.asarray(np.clip(taken, 0.0, 1.0))
 
 
-def _contiguous(job: Job, slots: int, start: int) -> Float64[np.ndarray, " slots"]:
-    return np.asarray(np.clip(job.duration_h - (np.arange(slots) - start), 0.0, 1.0)) * (
-        np.arange(slots) >= start
+def _cheapest_start(job: Job, into: float, values: Float64[np.ndarray, " hours"]) -> float:
+    latest = into + job.slack_h
+    whole = np.arange(len(values) + 1)
+    options = np.concatenate([[into, latest], whole, whole - job.duration_h])
+    options = np.unique(options[(options >= into) & (options <= latest)])
+    # The integral of the intensity is linear between clock hours.
+    integral = np.concatenate([[0.0], np.cumsum(values)])
+    cost = np.interp(options + job.duration_h, whole, integral) - np.interp(
+        options, whole, integral
     )
-
-
-def _cheapest_start(
-    job: Job, slots: Float64[np.ndarray, " slots"]
-) -> Float64[np.ndarray, " slots"]:
-    starts = int(job.slack_h + TINY_H) + 1
-    options = np.stack([_contiguous(job, len(slots), start) for start in range(starts)])
-    return np.asarray(options[int(np.argmin(options @ slots))])
+    ties = cost <= cost.min() + TINY_H * max(1.0, float(values.max()))
+    return float(options[int(np.argmax(ties))])
 
 
 def _cheapest_hours(
-    job: Job, slots: Float64[np.ndarray, " slots"]
-) -> Float64[np.ndarray, " slots"]:
-    room = np.clip(job.duration_h + job.slack_h - np.arange(len(slots)), 0.0, 1.0)
-    chosen = np.zeros(len(slots))
+    job: Job, into: float, values: Float64[np.ndarray, " hours"]
+) -> Float64[np.ndarray, " hours"]:
+    room = _hours_of(into, job.duration_h + job.slack_h, len(values))
+    chosen = np.zeros(len(values))
     left = job.duration_h
-    for slot in np.argsort(slots, kind="stable"):
-        chosen[slot] = min(left, room[slot])
-        left -= chosen[slot]
+    for hour in np.argsort(values, kind="stable"):
+        chosen[hour] = min(left, room[hour])
+        left -= chosen[hour]
         if left <= TINY_H:
             break
     return chosen
 
 
-def _stretches(chosen: Float64[np.ndarray, " slots"], at: datetime) -> tuple[Stretch, ...]:
+def _stretches(chosen: Float64[np.ndarray, " hours"], at: datetime) -> tuple[Stretch, ...]:
     found: list[Stretch] = []
-    for slot in np.flatnonzero(chosen > TINY_H):
-        start = at + int(slot) * HOUR
-        hours = float(chosen[slot])
+    for hour in np.flatnonzero(chosen > TINY_H):
+        start = max(at, floor_hour(at) + int(hour) * HOUR)
+        hours = float(chosen[hour])
         if found and abs(found[-1].start + found[-1].hours * HOUR - start) < timedelta(seconds=1):
             hours += found[-1].hours
             start = found.pop().start
