@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from carbon.errors import IntensityError
 from carbon.intensity.cache import ResponseCache
 from carbon.intensity.http import HttpClient, TextClient
+from carbon.intensity.kept import Fetched, Freshness, KeptAnswers
 from carbon.intensity.protocol import (
     Basis,
     IntensityReading,
@@ -57,25 +57,8 @@ class _Answer(BaseModel):
     error: dict[str, object] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class NesoFreshness:
-    """How old an answer may be.
-
-    Attributes:
-        fresh_s: a cached answer younger than this is used without asking again.
-        stale_s: when NESO does not answer, a cached answer up to this old is used, and says so.
-        latest_s: how long after its end a published period may still stand for the present.
-    """
-
-    fresh_s: float = 300.0
-    stale_s: float = 2 * 3600.0
-    latest_s: float = 2 * 3600.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fetched:
-    periods: tuple[_Period, ...]
-    stale_note: str
+NesoFreshness = Freshness
+_Fetched = Fetched[tuple[_Period, ...]]
 
 
 class NesoSource:
@@ -99,10 +82,8 @@ class NesoSource:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client: TextClient = client if client is not None else HttpClient()
-        self._cache = cache if cache is not None else ResponseCache()
+        self._kept = KeptAnswers(cache=cache, freshness=freshness, clock=clock)
         self._base_url = base_url.rstrip("/")
-        self._freshness = freshness if freshness is not None else NesoFreshness()
-        self._clock = clock
 
     @property
     def name(self) -> str:
@@ -122,12 +103,12 @@ class NesoSource:
         """
         moment = as_utc(at)
         fetched = self._fetch("/intensity")
-        period = _containing(fetched.periods, moment)
+        period = _containing(fetched.value, moment)
         if period is None and not fetched.stale_note:
             fetched = self._around(moment) or fetched
-            period = _containing(fetched.periods, moment)
+            period = _containing(fetched.value, moment)
         if period is None:
-            period = self._latest(fetched.periods, moment)
+            period = self._latest(fetched.value, moment)
         return self._reading(period, moment, fetched.stale_note)
 
     def forecast(self, at: datetime, hours: int) -> tuple[IntensityReading, ...]:
@@ -147,7 +128,7 @@ class NesoSource:
         readings = []
         for lead in range(1, min(hours, LONGEST_FORECAST_H) + 1):
             hour = floor_hour(moment) + lead * HOUR
-            value = _hour_mean(fetched.periods, hour)
+            value = _hour_mean(fetched.value, hour)
             if value is None:
                 # Later hours after a hole would have the wrong lead for who reads by position.
                 break
@@ -176,7 +157,7 @@ class NesoSource:
         except IntensityError:
             # What NESO says of its present may still serve, if it is not too old: see _latest.
             return None
-        return ranged if ranged.periods else None
+        return ranged if ranged.value else None
 
     def _spread(self, moment: datetime) -> tuple[float | None, str]:
         try:
@@ -185,7 +166,7 @@ class NesoSource:
             return None, f"uncertainty unknown: {error}"
         errors = [
             p.intensity.actual - p.intensity.forecast
-            for p in past.periods
+            for p in past.value
             if p.start < moment
             and p.intensity.actual is not None
             and p.intensity.forecast is not None
@@ -198,7 +179,7 @@ class NesoSource:
     def _latest(self, periods: Sequence[_Period], moment: datetime) -> _Period:
         started = [p for p in periods if p.start <= moment]
         latest = max(started, key=lambda p: p.start, default=None)
-        if latest is None or (moment - latest.end).total_seconds() > self._freshness.latest_s:
+        if latest is None or (moment - latest.end).total_seconds() > self._kept.freshness.latest_s:
             raise IntensityError(f"NESO has no figure for {_stamp(moment)} or shortly before it.")
         return latest
 
@@ -225,23 +206,10 @@ class NesoSource:
         return reading.with_note(stale_note, kind="fallback") if stale_note else reading
 
     def _fetch(self, path: str) -> _Fetched:
-        url = self._base_url + path
-        now = as_utc(self._clock())
-        cached = self._cache.get(url)
-        if cached is not None and cached.age_s(now) < self._freshness.fresh_s:
-            return _Fetched(periods=_parse(url, cached.body), stale_note="")
-        try:
-            body = self._client.get_text(url, {"Accept": "application/json"})
-            periods = _parse(url, body)
-        except IntensityError as error:
-            if cached is None or cached.age_s(now) > self._freshness.stale_s:
-                raise
-            note = f"kept answer of {cached.age_s(now):.0f} s ago, because {error}"
-            return _Fetched(periods=_parse(url, cached.body), stale_note=note)
-        if periods:
-            # An empty answer comes with 200 as well; keeping it would hide a good older one.
-            self._cache.put(url, body, now)
-        return _Fetched(periods=periods, stale_note="")
+        return self._kept.fetch(self._base_url + path, self._get, _parse)
+
+    def _get(self, url: str) -> str:
+        return self._client.get_text(url, {"Accept": "application/json"})
 
 
 def _parse(url: str, body: str) -> tuple[_Period, ...]:

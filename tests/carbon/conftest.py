@@ -1,4 +1,4 @@
-"""A local server that answers like NESO, well or badly, one scripted answer after another."""
+"""A local server that answers like a provider, well or badly, one scripted answer after another."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ class Scripted:
 
 @dataclass(kw_only=True)
 class NesoServer:
-    """The address, the script by path, and what was asked for."""
+    """The address, the script by path (with or without its query), and what was asked for."""
 
     url: str
     script: dict[str, list[Scripted]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
     def answers(self, path: str, *answers: dict[str, Any]) -> None:
         self.script[path] = [Scripted(**answer) for answer in answers]
 
-    def take(self, path: str) -> Scripted:
+    def take(self, path: str, headers: dict[str, str]) -> Scripted:
         self.asked.append(path)
-        waiting = self.script.get(path)
+        self.headers.append(headers)
+        waiting = self.script.get(path) or self.script.get(path.partition("?")[0])
         if not waiting:
             return Scripted(status=404, body='{"error":{"code":"404","message":"no such path"}}')
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
@@ -48,8 +50,8 @@ def neso_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NesoServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer = state.take(self.path)
-            body = answer.body.encode()
+            answer = state.take(self.path, {k.lower(): v for k, v in self.headers.items()})
+            body = answer.body.encode(errors="surrogatepass")
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
