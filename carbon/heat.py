@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 from carbon.errors import HeatError
+from carbon.intensity.protocol import Basis, Scope
 from carbon.units import Energy
 
 GAS_BOILER_G_PER_KWH_HEAT = 203.0
@@ -33,12 +35,14 @@ class HeatRecovery:
         used: u, share of the recovered heat that replaces other heat, 0 to 1.
         displaced_g_per_kwh_heat: h, gCO2e per kWh of the heat that is replaced.
         source: where h comes from.
+        scope: what h counts: combustion alone (direct), or the fuel's whole life cycle.
     """
 
     recovered: float
     used: float
     displaced_g_per_kwh_heat: float = GAS_BOILER_G_PER_KWH_HEAT
     source: str = GAS_BOILER_SOURCE
+    scope: Scope = "direct"
 
     def __post_init__(self) -> None:
         if math.isfinite(self.recovered) and self.recovered > 1:
@@ -51,6 +55,8 @@ class HeatRecovery:
         for name, value in (("recovered", self.recovered), ("used", self.used)):
             if not 0 <= value <= 1:
                 raise HeatError(f"The {name} fraction is {value:g}; it lies between 0 and 1.")
+        if self.scope not in get_args(Scope):
+            raise HeatError(f"Unknown scope {self.scope!r} of displaced heat: direct or life.")
         h = self.displaced_g_per_kwh_heat
         if not math.isfinite(h) or h < 0:
             raise HeatError(
@@ -76,3 +82,25 @@ class HeatRecovery:
             UnitError: if the energy is negative or not finite.
         """
         return Energy.from_kwh(energy_kwh).kwh * self.break_even_g_per_kwh
+
+    def fits(self, basis: Basis | None) -> bool:
+        """Whether the avoided figure may be set against emissions on this basis.
+
+        Life-cycle heat against direct electricity would count the fuel's supply chain on one side
+        only, to our advantage; the other way round errs against us and is allowed, with a remark.
+        """
+        return basis is None or self.scope == "direct" or "-life-" in basis
+
+    def remark(self, basis: Basis | None) -> str:
+        """What is to be said about heat and grid counting different things; empty if they agree."""
+        if not self.fits(basis):
+            return (
+                f"displaced heat counts its life cycle but {basis} electricity does not: setting "
+                "one against the other would flatter; declare a direct h, or use life-cycle figures"
+            )
+        if basis is not None and self.scope == "direct" and "-life-" in basis:
+            return (
+                f"{basis} electricity counts its life cycle and the displaced heat combustion "
+                "alone: avoided is understated"
+            )
+        return ""

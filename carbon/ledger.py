@@ -53,13 +53,20 @@ def read_ledger(
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
-                if not raw.endswith(b"\n") and not _is_whole(raw):
+                if (left := unfinished(path, raw)) is not None:
                     if on_unfinished is not None:
-                        on_unfinished(_dropped(path, raw).message)
+                        on_unfinished(left.message)
                     return
                 yield parse_line(path, number, raw)
     except OSError as error:
         raise LedgerError(f"The ledger {path} cannot be read: {error.strerror}.") from error
+
+
+def unfinished(path: Path, raw: bytes) -> Recovery | None:
+    """What is to be said about a last line that was not finished; None if the line is whole."""
+    if raw.endswith(b"\n") or _is_whole(raw):
+        return None
+    return _dropped(path, raw)
 
 
 def ledger_totals(
@@ -92,9 +99,9 @@ def ledger_totals(
     rows = (replace(row, key=ALL) if by == "all" else row for row in counted.totals)
     entries = []
     for number, raw in enumerate(rest, start=counted.lines + 1):
-        if not raw.endswith(b"\n") and not _is_whole(raw):
+        if (left := unfinished(path, raw)) is not None:
             if on_unfinished is not None:
-                on_unfinished(_dropped(path, raw).message)
+                on_unfinished(left.message)
             break
         entries.append(parse_line(path, number, raw))
     return merge([*rows, *total(entries, by)])

@@ -20,14 +20,14 @@ from carbon.meter import EnergyBasis
 _TIME = pa.timestamp("us", tz="UTC")
 _INTENSITY = pa.struct(
     [
-        ("g_per_kwh", pa.float64()), ("zone", pa.string()), ("time", _TIME),
+        ("g_per_kwh", pa.float64()), ("zone", pa.string()), ("time", pa.string()),
         ("basis", pa.string()), ("provider", pa.string()), ("kind", pa.string()),
         ("age_s", pa.float64()), ("uncertainty_g_per_kwh", pa.float64()), ("note", pa.string()),
     ]
 )  # fmt: skip
 _SCHEMA = pa.schema(
     [
-        ("v", pa.int64()), ("time", _TIME), ("stage", pa.string()), ("case", pa.string()),
+        ("v", pa.int64()), ("time", pa.string()), ("stage", pa.string()), ("case", pa.string()),
         ("energy_kwh", pa.float64()), ("energy_basis", pa.string()),
         ("energy_source", pa.string()), ("energy_reason", pa.string()),
         ("seconds", pa.float64()), ("intensity", _INTENSITY), ("g_co2e", pa.float64()),
@@ -62,6 +62,9 @@ def _is_sound(table: Any) -> bool:
     intensity = table["intensity"].combine_chunks()
     there = intensity.drop_null().flatten()
     parts = dict(zip([field.name for field in _INTENSITY], there))
+    # The cast refuses a time without a zone, which the JSON reader would take for UTC.
+    for times in (table["time"], parts["time"]):
+        times.cast(_TIME)
     required = [table[name] for name in _REQUIRED] + [parts[n] for n in _INTENSITY_REQUIRED]
     names = [table[n] for n in ("stage", "case", "policy", "unit", "session")]
     figures = [table[n] for n in ("energy_kwh", "seconds", "g_co2e")]
