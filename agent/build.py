@@ -35,18 +35,33 @@ def pipeline_energies_kwh(
     Raises:
         CohortError: if a modality declares no pipeline, so that its energy is unknown.
     """
-    energies = {}
-    for name in cohort.modalities("inference"):
-        spec = cohort.pipeline(name)
-        declared = DeclaredPipeline(
+    return {
+        name: pipeline_energy_kwh(pipeline, assumptions)
+        for name, pipeline in _declared(cohort).items()
+    }
+
+
+def pipeline_durations_h(cohort: Cohort) -> dict[str, float]:
+    """Declared run time of processing each inference modality once, hours.
+
+    Raises:
+        CohortError: if a modality declares no pipeline.
+    """
+    return {name: pipeline.runtime_h for name, pipeline in _declared(cohort).items()}
+
+
+def _declared(cohort: Cohort) -> dict[str, DeclaredPipeline]:
+    specs = {name: cohort.pipeline(name) for name in cohort.modalities("inference")}
+    return {
+        name: DeclaredPipeline(
             core_hours=spec.core_hours,
             gpu_hours=spec.gpu_hours,
             memory_gb=spec.memory_gb,
             cores=spec.cores,
             note=spec.note,
         )
-        energies[name] = pipeline_energy_kwh(declared, assumptions)
-    return energies
+        for name, spec in specs.items()
+    }
 
 
 def transfer_energy_kwh(assumptions: PipelineAssumptions | None = None) -> float:
@@ -115,6 +130,7 @@ def build_bundle(
         trained,
         out,
         pipeline_kwh=energies,
+        pipeline_h=pipeline_durations_h(cohort),
         transfer_kwh=transfer_energy_kwh(assumptions),
         created=created,
         training=record,

@@ -143,6 +143,7 @@ def write_bundle(
     created: datetime,
     training: Mapping[str, Any] | None = None,
     energy_note: str = "",
+    pipeline_h: Mapping[str, float] | None = None,
 ) -> Path:
     """Write, check and seal a bundle under its final name.
 
@@ -154,6 +155,7 @@ def write_bundle(
         created: when, with time zone.
         training: seconds, energy and emissions of training, each with its basis.
         energy_note: how ``pipeline_kwh`` and ``transfer_kwh`` came about.
+        pipeline_h: declared run time of processing each inference modality once, hours.
 
     Raises:
         BundleError: if ``out`` is something else, or ONNX and torch disagree.
@@ -163,7 +165,7 @@ def write_bundle(
     meta = {
         "seed": trained.config.seed, "greenboard": facts["greenboard"],
         "pipeline_kwh": "modelled (Green Algorithms) from cohort.toml", "note": energy_note,
-        "teachers": dict(trained.teacher_choice),
+        "teachers": dict(trained.teacher_choice), "pipeline_h": dict(pipeline_h or {}),
     }  # fmt: skip
     table = evidence_table(trained, pipeline_kwh, transfer_kwh, meta)
     data, student = trained.data, trained.student

@@ -7,8 +7,8 @@ queue; nothing in it could name a patient, a hospital or a label.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from agent.workflow.budget import DayBudget
 from agent.workflow.policybook import PolicyBook
 from agent.workflow.protocols import Monitor, Student
 from agent.workflow.state import AssessmentRecord, CarbonView, CaseState, Option, Plan
+from agent.workflow.waiting import OpenTransfer, WaitTerms, plan_wait
 from distill.transfers import BASE_MODALITY, EvidenceSets
 from envs.catalogue import DEFER, FINALISE, ActionCatalogue
 from envs.config import LEADS_H, SessionConfig
@@ -30,11 +31,12 @@ FORECAST_HOURS = LEADS_H[-1]
 
 @dataclass(frozen=True, kw_only=True)
 class CaseEnergy:
-    """What processing and transferring is declared or known to take, kWh."""
+    """What processing and transferring is declared or known to take: kWh, and hours if known."""
 
     pipeline_kwh: Mapping[str, float]
     transfer_kwh: Mapping[str, float]
     note: str
+    pipeline_h: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,29 +98,49 @@ def slack_h(services: ReviewServices, state: CaseState, at: datetime) -> float:
 
 
 def planned_wait(
-    services: ReviewServices, state: CaseState, carbon: CarbonView, at: datetime
+    services: ReviewServices,
+    state: CaseState,
+    carbon: CarbonView,
+    at: datetime,
+    work: Sequence[OpenTransfer],
 ) -> Plan | None:
-    """The cleanest forecast hour before the deadline; None if none is cleaner than now.
+    """When the scheduler would look at the case again; None if waiting brings nothing.
 
-    A case is deferred once at most, as in the environment.
+    A case is deferred once at most, as in the environment, and not if nothing that it could run
+    has a pipeline ahead.
     """
-    if state.get("deferred", False) or carbon.forecast_from is None:
+    if state.get("deferred", False):
         return None
-    slack = slack_h(services, state, at)
-    best: Plan | None = None
-    lowest = carbon.now.g_per_kwh
-    for hour, expected in enumerate(carbon.forecast_g_per_kwh):
-        wake_at = carbon.forecast_from + timedelta(hours=hour)
-        wait_h = (wake_at - at).total_seconds() / 3600.0
-        if 0.0 < wait_h <= slack and expected < lowest:
-            lowest = expected
-            best = Plan(
-                wake_at=wake_at,
-                wait_h=wait_h,
-                intensity_now_g_per_kwh=carbon.now.g_per_kwh,
-                intensity_expected_g_per_kwh=expected,
+    terms = WaitTerms(
+        limit=at + timedelta(hours=slack_h(services, state, at)),
+        g_per_auc=services.config.g_per_auc,
+        visit_h=1.0 / services.config.slots_per_hour,
+    )
+    return plan_wait(work, carbon, at, terms)
+
+
+def _work_ahead(
+    services: ReviewServices, state: CaseState, processed: list[str], gain: np.ndarray
+) -> list[OpenTransfer]:
+    """Transfers that the case could run and whose source still has to be processed.
+
+    What the budget could not pay at the present intensity it may pay at a lower one.
+    """
+    nothing = np.zeros(len(services.layout.transfers))
+    open_ = _mask(services, state, nothing, None, None)[0]
+    work = []
+    for i, transfer in enumerate(services.sets.transfers):
+        pipeline, bridge = transfer_energy_kwh(services, transfer.name, processed)
+        if open_[i] and pipeline > 0.0:
+            work.append(
+                OpenTransfer(
+                    name=transfer.name,
+                    predicted_auc_gain=float(gain[i]),
+                    energy_kwh=pipeline + bridge,
+                    pipeline_h=services.energy.pipeline_h.get(transfer.source),
+                )
             )
-    return best
+    return work
 
 
 def transfer_energy_kwh(
@@ -139,7 +161,8 @@ def situation(services: ReviewServices, state: CaseState, at: datetime) -> Situa
     set_idx = np.array([services.sets.index_of(state["transfers_run"])], dtype=np.int64)
     logit = np.array([view.logit], dtype=np.float32)
     gain = np.asarray(services.gain.predict(set_idx, logit), dtype=np.float64)[0]
-    plan = planned_wait(services, state, carbon, at)
+    work = _work_ahead(services, state, view.processed, gain)
+    plan = planned_wait(services, state, carbon, at, work)
     mask = _mask(services, state, energy * carbon.now.g_per_kwh, plan, at)
     values: dict[str, Any] = {
         **_case_values(services, state, view, at),
@@ -173,13 +196,14 @@ def _mask(
     state: CaseState,
     g_co2e: np.ndarray,
     plan: Plan | None,
-    at: datetime,
+    at: datetime | None,
 ) -> Bool[np.ndarray, "1 actions"]:
+    """Which actions are open; without a time, whatever the budget may say."""
     modalities = services.layout.modalities
     present = np.array([[m in state["present"] for m in modalities]], dtype=np.bool_)
     run = np.array([[n in state["transfers_run"] for n in services.layout.transfers]])
     affordable = None
-    if services.config.masks_unaffordable:
+    if services.config.masks_unaffordable and at is not None:
         affordable = (g_co2e <= max(services.budget.left_g_co2e(at), 0.0))[None, :]
     return services.catalogue.action_mask(
         available=services.catalogue.available(modalities, present),

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
-from agent.workflow.state import AssessmentRecord, CaseState, Charge, Explanation
+from agent.workflow.state import (
+    AssessmentRecord,
+    CarbonView,
+    CaseState,
+    Charge,
+    Explanation,
+    Plan,
+)
 
 THRESHOLD = 0.5
 
@@ -25,6 +33,7 @@ def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
     lines = [
         *_probability_lines(state, view),
         *_evidence_lines(state, view, absent),
+        *_waiting_lines(state),
         f"Energy: {modelled:.4g} kWh modelled, {measured:.4g} kWh measured; together with the "
         f"grid at the time {g_co2e:.4g} g CO2e"
         + (f"; without a figure: {'; '.join(unmeasured)}." if unmeasured else "."),
@@ -74,6 +83,25 @@ def _evidence_lines(state: CaseState, view: AssessmentRecord, absent: list[str])
         lines.append(f"Available but not processed: {', '.join(spared)}.")
     if absent:
         lines.append(f"The case lacks: {', '.join(absent)}.")
+    return lines
+
+
+def _waiting_lines(state: CaseState) -> list[str]:
+    """What was expected of the case's wait, and the grid that it then met."""
+    lines = []
+    for event, after in pairwise(state["events"]):
+        if event["kind"] != "deferral":
+            continue
+        plan = Plan.model_validate(event["data"])
+        lines.append(f"Waited for cleaner electricity, by estimate. {plan.why}".rstrip())
+        if after["kind"] == "wake":
+            carbon = CarbonView.model_validate(state["carbon"])
+            lines.append(
+                f"Woken at {after['time'][:16].replace('T', ' ')} UTC by {after['data']['by']}: "
+                f"{carbon.now.g_per_kwh:.4g} g CO2e/kWh ({carbon.now.kind}); foreseen were "
+                f"{plan.intensity_expected_g_per_kwh:.4g}, and {plan.intensity_now_g_per_kwh:.4g} "
+                "when the wait began."
+            )
     return lines
 
 

@@ -134,6 +134,7 @@ def assemble(
             pipeline_kwh=dict(zip(evidence.modalities, map(float, evidence.pipeline_kwh))),
             transfer_kwh=dict(zip(names, map(float, evidence.transfer_kwh))),
             note="declared pipeline, Green Algorithms",
+            pipeline_h=evidence.meta.get("pipeline_h", {}),
         ),
         budget=DayBudget(g_co2e_per_day=budget_g_co2e_per_day, cases_per_day=config.n_cases),
         config=config,

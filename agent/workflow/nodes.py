@@ -121,6 +121,10 @@ def _look(services: ReviewServices) -> CarbonView:
         now=now,
         forecast_from=ahead[0].time if ahead else None,
         forecast_g_per_kwh=[r.g_per_kwh for r in ahead],
+        forecast_se_g_per_kwh=[r.uncertainty_g_per_kwh for r in ahead],
+        forecast_methods=list(
+            dict.fromkeys(f"{r.provider}: {r.note}" if r.note else r.provider for r in ahead)
+        ),
         forecast_note=f"{ahead[0].provider}, {ahead[0].kind}" if ahead else "no forecast",
         relative_uncertainty=relative,
         uncertainty_note=note,

@@ -52,14 +52,17 @@ class CarbonView(Record):
     """What was known of the grid when the case was looked at.
 
     ``forecast_g_per_kwh`` has one value a clock hour from ``forecast_from`` on; it is empty, with
-    the reason in ``forecast_note``, where no source has a forecast. ``relative_uncertainty`` is
-    one standard error of the furthest forecast over its value, and ``uncertainty_note`` says
-    whether a source gave it or it was assumed as in training.
+    the reason in ``forecast_note``, where no source has a forecast. ``forecast_se_g_per_kwh`` has
+    their standard errors and ``forecast_methods`` how they came about, in the sources' words.
+    ``relative_uncertainty`` is one standard error of the furthest forecast over its value, and
+    ``uncertainty_note`` says whether a source gave it or it was assumed as in training.
     """
 
     now: Reading
     forecast_from: datetime | None = None
     forecast_g_per_kwh: list[float] = []
+    forecast_se_g_per_kwh: list[float | None] = []
+    forecast_methods: list[str] = []
     forecast_note: str = ""
     relative_uncertainty: float = Field(ge=0)
     uncertainty_note: str = ""
@@ -96,13 +99,37 @@ class Choice(Record):
     policy: str
 
 
+class Figure(Record):
+    """A number with its 95 % interval, None where its error is not known."""
+
+    value: float
+    ci95: tuple[float, float] | None
+    n: int = 1
+
+
 class Plan(Record):
-    """When a deferred case is to be looked at again, and what the wait is expected to bring."""
+    """When a deferred case is to be looked at again, and what the wait is expected to bring.
+
+    What follows the intensities is missing (None or empty) in plans of earlier versions only.
+    ``limit`` is the moment by which the work has to be over, ``latest_start`` is that less the
+    work's duration, or where the forecast ends.
+    """
 
     wake_at: datetime
     wait_h: float = Field(gt=0)
     intensity_now_g_per_kwh: float
     intensity_expected_g_per_kwh: float
+    transfer: str | None = None
+    duration_h: float | None = None
+    duration_assumed: bool = False
+    energy_kwh: float | None = None
+    latest_start: datetime | None = None
+    limit: datetime | None = None
+    now_g_co2e: Figure | None = None
+    planned_g_co2e: Figure | None = None
+    saved_g_co2e: Figure | None = None
+    forecast: list[str] = []
+    why: str = ""
 
 
 class Charge(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -237,6 +238,31 @@ def test_deferred_case_waits_and_wakes(serve, body, until, early: bool) -> None:
         assert wake == {"by": "dr-reviewer" if early else "schedule", "early": early}
         assert [m["event"] for m in events].count("deferral") == 1
         assert client.post(f"/v1/cases/{case_id}/wake").status_code == 409
+
+
+def test_deferred_case_outlives_a_restart_and_wakes_as_planned(serve, body, until) -> None:
+    monitor = StillMonitor(g_per_kwh=300.0, ahead=(250.0, 50.0, 100.0))
+    how = {"monitor": monitor, "policy": "tests-defer-first"}
+    with serve(**how) as first, first.client() as client:
+        first.app.state.server.kit.policies._make = _deferring(first.app)
+        case_id = client.post("/v1/cases", json={**body(6), "urgency": 0.0}).json()["id"]
+        before = until(client, case_id, "deferred")
+    plan = before["plan"]
+    assert plan["why"].startswith("Of the starts up to")
+    assert plan["saved_g_co2e"]["value"] > 0
+    assert plan["forecast"] == ["still: made up for a test"]
+    with serve(**how) as second, second.client() as client:
+        second.app.state.server.kit.policies._make = _deferring(second.app)
+        assert client.get(f"/v1/cases/{case_id}").json()["plan"] == plan
+        time.sleep(0.2)
+        assert client.get(f"/v1/cases/{case_id}").json()["status"] == "deferred", "not before it"
+        second.clock.ahead = timedelta(hours=3)
+        after = until(client, case_id, "awaiting_clinician")
+        lines = after["explanation"]["lines"]
+        assert any(plan["why"] in line for line in lines)
+        wakes = [m for m in read_sse(client, case_id, "awaiting_clinician") if m["event"] == "wake"]
+        assert json.loads(wakes[0]["data"])["data"] == {"by": "schedule", "early": False}
+        assert len(wakes) == 1
 
 
 def _deferring(app: Any) -> Any:
