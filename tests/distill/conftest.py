@@ -115,3 +115,18 @@ def write_tiny(trained: Trained, out: Path) -> Path:
 @pytest.fixture(scope="session")
 def bundle_path(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(trained, tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+def assert_same_cohort(first: Cohort, second: Cohort) -> None:
+    assert first.case_id == second.case_id
+    assert first.group == second.group
+    np.testing.assert_array_equal(first.label, second.label)
+    np.testing.assert_array_equal(first.fold, second.fold)
+    assert first.tables.keys() == second.tables.keys()
+    for name, frame in first.tables.items():
+        pd.testing.assert_frame_equal(frame, second.tables[name])
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[[Cohort, Cohort], None]:
+    return assert_same_cohort

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from distill.cohort import Cohort, read_cohort
 from distill.cohort_check import check_cohort
-from distill.cohort_folds import assign_folds, with_folds
-from distill.cohort_write import write_cohort
 from distill.errors import CohortError
 
 # Its bytes hold the time of writing, so no test is named after them.
@@ -47,6 +45,7 @@ role = "ignored"
 """
 Tables = dict[str, list[list[str]]]
 N = 12
+AssertSame = Callable[[Cohort, Cohort], None]
 
 
 def tables() -> Tables:
@@ -88,16 +87,6 @@ def messages(folder: Path) -> list[str]:
     return [str(problem) for problem in report.problems]
 
 
-def assert_same(first: Cohort, second: Cohort) -> None:
-    assert first.case_id == second.case_id
-    assert first.group == second.group
-    np.testing.assert_array_equal(first.label, second.label)
-    np.testing.assert_array_equal(first.fold, second.fold)
-    assert first.tables.keys() == second.tables.keys()
-    for name, frame in first.tables.items():
-        pd.testing.assert_frame_equal(frame, second.tables[name])
-
-
 def test_reads_what_is_there(small: Path) -> None:
     cohort = read_cohort(small)
     assert cohort.n_patients == N
@@ -117,13 +106,13 @@ def test_reads_what_is_there(small: Path) -> None:
         cohort.present("radiomics")
 
 
-def test_rows_follow_the_label_table(small: Path) -> None:
+def test_rows_follow_the_label_table(small: Path, assert_same: AssertSame) -> None:
     content = tables()
     content["genomics.csv"][1:] = content["genomics.csv"][:0:-1]
     assert_same(read_cohort(small), read_cohort(write(small.parent / "turned", content)))
 
 
-def test_subset_by_mask_and_by_indices(small: Path) -> None:
+def test_subset_by_mask_and_by_indices(small: Path, assert_same: AssertSame) -> None:
     cohort = read_cohort(small)
     mask = cohort.label == 1
     part = cohort.subset(mask)
@@ -140,30 +129,8 @@ def test_without_hospitals_each_case_is_its_own(small: Path) -> None:
     assert any("names no hospital column" in text for text in check_cohort(small).warnings)
 
 
-def test_assigned_folds_keep_hospitals_whole_and_classes_balanced(small: Path) -> None:
-    cohort = read_cohort(write(small, tables(), MANIFEST.replace('fold = "fold"\n', "")))
-    assert cohort.fold is None
-    fold = assign_folds(cohort, 2)
-    np.testing.assert_array_equal(fold, assign_folds(cohort, 2))
-    for hospital in set(cohort.group):
-        assert len({f for f, h in zip(fold, cohort.group, strict=True) if h == hospital}) == 1
-    assert [cohort.label[fold == k].sum() for k in (0, 1)] == [2, 2]
-    with pytest.raises(CohortError, match="4 hospitals and 4 cases of the smaller class"):
-        with_folds(cohort)
-
-
-def test_one_fold_is_for_evaluation_only(small: Path) -> None:
-    content = tables()
-    for row in content["labels.csv"][1:]:
-        row[3] = "3"
-    write(small, content)
-    assert any("not for training" in text for text in check_cohort(small).warnings)
-    with pytest.raises(CohortError, match="all its patients in fold 3"):
-        with_folds(read_cohort(small))
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
-def test_formats_say_the_same(small: Path, suffix: str) -> None:
+def test_formats_say_the_same(small: Path, suffix: str, assert_same: AssertSame) -> None:
     cohort = read_cohort(small)
     manifest = MANIFEST.replace('.csv"', f'{suffix}"')
     write(small, {}, manifest)
@@ -421,63 +388,8 @@ def test_warns_of_confounded_hospitals(small: Path) -> None:
     assert any("No hospital contributed both classes" in text for text in report.warnings)
 
 
-class TestWriting:
-    def test_round_trip_is_exact_and_repeatable(self, small: Path, tmp_path: Path) -> None:
-        cohort = read_cohort(small)
-        cohort.tables["genomics"].loc["c1", "KRAS"] = 0.1 + 0.2
-        first = write_cohort(cohort, tmp_path / "a")
-        second = write_cohort(cohort, tmp_path / "b")
-        assert_same(cohort, read_cohort(first))
-        names = sorted(p.name for p in first.iterdir())
-        assert names == ["clinical.csv", "cohort.toml", "genomics.csv", "labels.csv"]
-        for name in names:
-            assert (first / name).read_bytes() == (second / name).read_bytes()
-
-    def test_refuses_to_overwrite(self, small: Path, tmp_path: Path) -> None:
-        cohort = read_cohort(small)
-        with pytest.raises(CohortError, match="holds a cohort already"):
-            write_cohort(cohort, small)
-        (tmp_path / "other").mkdir()
-        (tmp_path / "other" / "thesis.txt").write_text("mine")
-        with pytest.raises(CohortError, match="not a cohort folder"):
-            write_cohort(cohort, tmp_path / "other", force=True)
-        (small / "old.txt").write_text("old")
-        write_cohort(cohort, small, force=True)
-        assert not (small / "old.txt").exists()
-        assert_same(cohort, read_cohort(small))
-
-    def test_leaves_nothing_behind_when_it_fails(self, small: Path, tmp_path: Path) -> None:
-        cohort = read_cohort(small)
-        before = sorted(tmp_path.iterdir())
-        with pytest.raises(OSError, match=r"."):
-            write_cohort(cohort, tmp_path / "new", extra={"x" * 300: "a name too long"})
-        assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.mark.shared_data
-class TestRealCohorts:
-    def test_tcga(self, shared_data: Path) -> None:
-        report = check_cohort(shared_data / "tcga_nsclc")
-        assert report.clean
-        assert report.patients is not None
-        assert (report.patients.negative, report.patients.positive) == (418, 403)
-        assert len(report.hospitals) == 56
-        shapes = {row.name: (row.patients, row.columns) for row in report.modalities}
-        assert shapes == {
-            "clinical": (821, 14),
-            "genomics": (712, 583),
-            "pathology": (679, 171),
-            "copy_number": (814, 39),
-            "transcriptomics": (800, 461),
-            "proteomics": (None, None),
-        }
-        assert any("No hospital contributed both" in text for text in report.warnings)
-
-    def test_r01(self, shared_data: Path) -> None:
-        report = check_cohort(shared_data / "r01_radiogenomics")
-        assert report.clean
-        cohort = read_cohort(shared_data / "r01_radiogenomics")
-        assert (cohort.n_patients, int(cohort.label.sum())) == (172, 43)
-        assert cohort.temporal is not None
-        assert cohort.tables["radiomics"].shape == (117, 1316)
-        assert cohort.tables["clinical"]["histology"].dtype == object
+def test_warns_of_a_single_fold(small: Path) -> None:
+    content = tables()
+    for row in content["labels.csv"][1:]:
+        row[3] = "3"
+    assert any("not for training" in text for text in check_cohort(write(small, content)).warnings)
