@@ -160,6 +160,8 @@ class Account:
         hours: what ran when, by time and stage.
         heat: the declared heat recovery.
         hardware: the declared hardware.
+        first: when the earliest entry ended, UTC; None without entries.
+        last: when the latest one did.
     """
 
     by: AccountBy
@@ -168,6 +170,8 @@ class Account:
     hours: tuple[WorkHour, ...]
     heat: HeatRecovery | None
     hardware: DeclaredHardware | None
+    first: datetime | None = None
+    last: datetime | None = None
 
     def kwh_by_hour_of_day(self) -> tuple[float, ...]:
         """Energy in each of the 24 hours of the day, UTC, kWh: when the work tends to run."""
@@ -270,9 +274,14 @@ class _Draft:
     sums: dict[_Slot, _Sum] = field(default_factory=dict)
     everything: dict[_Slot, _Sum] = field(default_factory=dict)
     hours: dict[tuple[datetime, str, Basis | None], list[float]] = field(default_factory=dict)
+    first: datetime | None = None
+    last: datetime | None = None
 
     def add(self, entry: LedgerEntry, key: str) -> None:
         basis = entry.intensity_basis
+        at = as_utc(entry.time)
+        self.first = at if self.first is None else min(self.first, at)
+        self.last = at if self.last is None else max(self.last, at)
         self.sums.setdefault((key, basis), _Sum()).add(entry, self.hardware)
         self.everything.setdefault((ALL, basis), _Sum()).add(entry, self.hardware)
         kwh, g_co2e = entry.energy_kwh or 0.0, entry.g_co2e or 0.0
@@ -329,6 +338,8 @@ def draw_up(
         ),
         heat=heat,
         hardware=hardware,
+        first=draft.first,
+        last=draft.last,
     )
 
 

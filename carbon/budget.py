@@ -91,6 +91,11 @@ class BudgetStatus:
             return "hard"
         return "soft" if self.spent_g_co2e >= self.budget.soft_g_co2e else "within"
 
+    @property
+    def meaning(self) -> str:
+        """What its action means, in words."""
+        return MEANING[self.action]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; every sum with its count, units in the keys."""
         return {
@@ -105,7 +110,7 @@ class BudgetStatus:
             "unknown_entries": self.unknown,
             "level": self.level,
             "action": self.action,
-            "meaning": MEANING[self.action],
+            "meaning": self.meaning,
         }
 
 

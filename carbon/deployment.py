@@ -7,10 +7,11 @@ below r x u x h; over a year the energy-weighted mean of I counts, not the share
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from carbon.errors import AccountError
 from carbon.heat import HeatRecovery
@@ -40,6 +41,7 @@ class CarbonNegativeDeployment:
         weighting: how it was weighted.
         net_below_g_per_kwh: net of a kWh used only in the hours below break-even, alike; None
             where there are none.
+        intensity: of the hours that were used, in order of time, gCO2e/kWh.
     """
 
     zone: str
@@ -56,6 +58,7 @@ class CarbonNegativeDeployment:
     weighted_g_per_kwh: float
     weighting: str
     net_below_g_per_kwh: float | None
+    intensity: Float64[np.ndarray, " hours"] = field(repr=False, compare=False)
 
     @property
     def break_even_g_per_kwh(self) -> float:
@@ -180,6 +183,7 @@ def deployment_over_year(
         net_below_g_per_kwh=(
             float(intensity[below].mean()) - heat.break_even_g_per_kwh if below.any() else None
         ),
+        intensity=intensity,
     )
 
 

@@ -52,6 +52,8 @@ def to_svg(figure: Figure, key: str, title: str, description: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    # Ink and paper are the page's, so that the picture follows it into the dark.
+    svg = svg.replace(BLACK, "currentColor").replace("fill: #ffffff", "fill: none")
     label = f'role="img" aria-labelledby="{key}-title {key}-desc"'
     words = (
         f'<title id="{key}-title">{escape(title)}</title>'

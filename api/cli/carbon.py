@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from api.cli.carbon_account import account
 from api.cli.carbon_backtest import backtest
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ app = typer.Typer(
         "  greenboard carbon now                      Great Britain, from NESO\n\n"
         "  greenboard carbon now --trace em_gb.csv.gz --basis life --at 2024-06-01T12:00Z\n\n"
         "  greenboard carbon forecast --hours 12 --json\n\n"
-        "  greenboard carbon ledger runs/demo/ledger.jsonl --by case"
+        "  greenboard carbon ledger runs/demo/ledger.jsonl --by case\n\n"
+        "  greenboard carbon account runs/demo/ledger.jsonl --heat 0.6:0.9:203"
     ),
     no_args_is_help=True,
 )
@@ -175,6 +177,7 @@ def schedule(
 
 
 app.command("backtest")(backtest)
+app.command("account")(account)
 
 
 @app.command("ledger")
