@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar, runtime_checkable
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,8 @@ from carbon.intensity.recorded import HIGHEST_G_PER_KWH
 from carbon.intensity.trace import HOUR
 
 LONGEST_QUOTE = 200
+MOST_AHEAD = timedelta(hours=1)
+"""A value from further in the future than clocks or summer time explain is not taken at all."""
 FIRST_YEAR, LAST_YEAR = 2000, 2200
 
 
@@ -96,6 +98,44 @@ def hours_ahead(
     return tuple(means)
 
 
-def containing(start: datetime, length: timedelta, moment: datetime) -> bool:
-    """Whether the period holds that moment."""
-    return start <= moment < start + length
+@runtime_checkable
+class TimedValue(Protocol):
+    """A period of an answer: its start, and its value where it is known."""
+
+    @property
+    def time(self) -> datetime:
+        """Start, UTC."""
+        ...
+
+    @property
+    def g_per_kwh(self) -> float | None:
+        """gCO2e/kWh."""
+        ...
+
+
+Timed = TypeVar("Timed", bound=TimedValue)
+
+
+def period_for(
+    points: Sequence[Timed], moment: datetime, *, length: timedelta, oldest_s: float
+) -> Timed | None:
+    """The known period that holds a moment, else the one that may best stand for it.
+
+    That is the latest before it, if its end is at most ``oldest_s`` ago; else the first within
+    :data:`MOST_AHEAD` after it, which :func:`doubts` then marks; else None.
+    """
+    known = [point for point in points if point.g_per_kwh is not None]
+    for point in known:
+        if point.time <= moment < point.time + length:
+            return point
+    past = max((p for p in known if p.time <= moment), key=lambda p: p.time, default=None)
+    if past is not None and (moment - past.time - length).total_seconds() <= oldest_s:
+        return past
+    ahead = [p for p in known if timedelta(0) < p.time - moment <= MOST_AHEAD]
+    return min(ahead, key=lambda p: p.time, default=None)
+
+
+def doubts(start: datetime, moment: datetime) -> str:
+    """What is wrong with a value for the present that begins after it; empty if it does not."""
+    ahead_s = (start - moment).total_seconds()
+    return f"doubtful: from the future, by {ahead_s:.0f} s" if ahead_s > 0 else ""

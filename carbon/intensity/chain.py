@@ -69,6 +69,11 @@ class ChainSource:
         return " > ".join(source.name for source in self._sources)
 
     @property
+    def sources(self) -> tuple[IntensitySource, ...]:
+        """The sources in order of preference."""
+        return self._sources
+
+    @property
     def basis(self) -> Basis:
         """The basis that all of them share."""
         return self._basis

@@ -90,6 +90,7 @@ class IntensityReading:
         age_s: seconds from ``time`` to the moment that was asked about; 0 for times ahead.
         uncertainty_g_per_kwh: one standard error; None where nothing is known about it.
         note: how the value came about, in words.
+        interval90_g_per_kwh: bounds that hold 90 % of the values, where a forecaster gives them.
     """
 
     g_per_kwh: float
@@ -101,6 +102,7 @@ class IntensityReading:
     age_s: float
     uncertainty_g_per_kwh: float | None = None
     note: str = ""
+    interval90_g_per_kwh: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.g_per_kwh) or self.g_per_kwh < 0:
@@ -115,6 +117,12 @@ class IntensityReading:
                     f"Reading from {self.provider}: {name} is {value}; it must be finite and "
                     "not negative."
                 )
+        bounds = self.interval90_g_per_kwh
+        if bounds is not None and not 0 <= bounds[0] <= bounds[1] < math.inf:
+            raise UnitError(
+                f"Reading from {self.provider}: the 90 % interval is {bounds}; its bounds must be "
+                "finite, not negative, and in order."
+            )
         if self.time.utcoffset() is None:
             raise UnitError(f"Reading from {self.provider}: time {self.time} lacks a time zone.")
 
@@ -127,8 +135,11 @@ class IntensityReading:
         return max(0.0, self.g_per_kwh - half), self.g_per_kwh + half
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; the time in ISO 8601, units in the keys."""
-        return {
+        """Plain values for JSON; the time in ISO 8601, units in the keys.
+
+        The 90 % interval is there only where it is known.
+        """
+        body: dict[str, Any] = {
             "g_per_kwh": self.g_per_kwh,
             "zone": self.zone,
             "time": self.time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
@@ -139,6 +150,9 @@ class IntensityReading:
             "uncertainty_g_per_kwh": self.uncertainty_g_per_kwh,
             "note": self.note,
         }
+        if self.interval90_g_per_kwh is not None:
+            body["interval90_g_per_kwh"] = list(self.interval90_g_per_kwh)
+        return body
 
     def with_note(self, note: str, *, kind: Kind | None = None) -> IntensityReading:
         """The same value with one more sentence on how it came about."""

@@ -30,6 +30,7 @@ from carbon.intensity.protocol import (
     require_horizon,
 )
 from carbon.intensity.trace import HOUR, Trace, to_datetime
+from carbon.quality import newest_doubt
 
 __all__ = ["RecordedSource", "Trace", "load_trace"]
 
@@ -246,12 +247,14 @@ class RecordedSource:
     """A recorded trace as a source: at its own dates, or replayed onto today's calendar.
 
     Replayed values keep the recorded time, so their age says how old they really are, and are
-    marked as estimated: they show how such a grid behaves, not what it does today.
+    marked as estimated: they show how such a grid behaves, not what it does today. A value that
+    looks defective in the light of those before it is given all the same, and its note says so.
     """
 
     def __init__(self, trace: Trace, *, align: Align = "exact") -> None:
         self.trace = trace
         self.align = align
+        self._doubt: tuple[int, str] = (-1, "")
 
     @property
     def name(self) -> str:
@@ -276,8 +279,12 @@ class RecordedSource:
             provider=self.name,
             kind="estimated" if estimated else "measured",
             age_s=max(0.0, (as_utc(at) - recorded).total_seconds()),
-            note=note or self._origin(index),
+            note="; ".join(filter(None, [note or self._origin(index), self._doubtful(index)])),
         )
+
+    def history_time(self, at: datetime) -> datetime:
+        """The recorded moment that stands for ``at``: itself, unless the trace is replayed."""
+        return to_datetime(self.trace.time_utc[self._locate(at)[0]])
 
     def forecast(self, at: datetime, hours: int) -> tuple[IntensityReading, ...]:
         """Yesterday's profile, from hours up to ``at`` alone, although the future is on file.
@@ -308,6 +315,15 @@ class RecordedSource:
             )
             for step in range(hours)
         )
+
+    def _doubtful(self, index: int) -> str:
+        """What is wrong with a row, from the rows up to it; the last answer is kept."""
+        known, doubt = self._doubt
+        if known != index:
+            doubt = newest_doubt(self.trace, index)
+            # One assignment: another thread sees the old pair or the new one.
+            self._doubt = (index, doubt)
+        return doubt
 
     def _origin(self, index: int) -> str:
         if self.trace.synthetic:

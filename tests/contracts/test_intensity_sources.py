@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import get_args
 
 import numpy as np
@@ -14,12 +15,17 @@ import pytest
 from carbon.errors import IntensityError, UnitError
 from carbon.intensity.build import SOURCES
 from carbon.intensity.chain import ChainSource
+from carbon.intensity.electricity_maps import ElectricityMapsSource
 from carbon.intensity.fixed import FixedSource
 from carbon.intensity.http import RecordedClient
 from carbon.intensity.neso import NesoSource
+from carbon.intensity.neso_answers import NesoPlace
 from carbon.intensity.protocol import Basis, IntensityReading, IntensitySource, Kind, make_basis
 from carbon.intensity.recorded import RecordedSource
+from carbon.intensity.secret import Secret
 from carbon.intensity.synthetic import SyntheticSource, synthetic_trace
+from carbon.intensity.watch import WatchedSource
+from carbon.intensity.watttime import WattTimeSource
 
 AT = datetime(2024, 3, 6, 10, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -50,6 +56,61 @@ def _neso() -> IntensitySource:
     return NesoSource(client=client, clock=lambda: AT)
 
 
+def _electricity_maps() -> IntensitySource:
+    ten = datetime(2024, 3, 6, 10, tzinfo=UTC)
+    rows = [
+        {"zone": "DE", "carbonIntensity": 200 + i, "datetime": f"{ten + i * HOUR:%Y-%m-%dT%H:%MZ}",
+         "emissionFactorType": "lifecycle", "isEstimated": i > 0}
+        for i in range(-24, 72)
+    ]  # fmt: skip
+    asked = "zone=DE&emissionFactorType=lifecycle&shouldUseFallbackCallerLookup=false"
+    client = RecordedClient(
+        {
+            f"{what}?{asked}{more}": json.dumps(body)
+            for what, more, body in (
+                ("latest", "", rows[24]),
+                ("history", "", {"zone": "DE", "history": rows[:25]}),
+                ("forecast", "&horizonHours=6", {"zone": "DE", "forecast": rows[24:30]}),
+                ("forecast", "&horizonHours=24", {"zone": "DE", "forecast": rows[24:48]}),
+                ("forecast", "&horizonHours=48", {"zone": "DE", "forecast": rows[24:]}),
+            )
+        }
+    )
+    return ElectricityMapsSource(
+        zone="DE", token=Secret("a-token"), client=client, clock=lambda: AT
+    )
+
+
+def _watttime() -> IntensitySource:
+    rows = [
+        {"point_time": f"{AT + i * timedelta(minutes=5):%Y-%m-%dT%H:%MZ}", "value": 900.0 + i}
+        for i in range(12 * 24)
+    ]
+    meta = {"region": "CAISO_NORTH", "signal_type": "co2_moer", "units": "lbs_co2_per_mwh"}
+    client = RecordedClient(
+        {
+            "/login": json.dumps({"token": "a-token-for-now"}),
+            "signal_type=co2_moer": json.dumps({"data": rows, "meta": meta}),
+            "horizon_hours=72": json.dumps({"data": rows, "meta": meta}),
+        }
+    )
+    return WattTimeSource(
+        region="CAISO_NORTH", user=Secret("user"), password=Secret("password"), client=client,
+        clock=lambda: AT,
+    )  # fmt: skip
+
+
+def _region() -> IntensitySource:
+    half_hour = datetime(2024, 3, 6, 10, 0, tzinfo=UTC)
+
+    def area(n: int) -> str:
+        data = json.loads(_periods(half_hour, n, actual=False))["data"]
+        return json.dumps({"data": {"regionid": 13, "data": data}})
+
+    client = RecordedClient({"/regional/regionid/13": area(1), "h/regionid/13": area(60)})
+    return NesoSource(place=NesoPlace(region_id=13), client=client, clock=lambda: AT)
+
+
 class _Broken:
     name = "broken"
     basis: Basis = make_basis()
@@ -69,6 +130,11 @@ MADE: dict[str, Callable[[], IntensitySource]] = {
     ),
     "synthetic": lambda: SyntheticSource(seed=3),
     "neso": _neso,
+    "neso region": _region,
+    "electricity-maps": _electricity_maps,
+    "watttime": _watttime,
+    "watched neso": lambda: WatchedSource(_neso()),
+    "watched electricity-maps": lambda: WatchedSource(_electricity_maps()),
     "chain": lambda: ChainSource([RecordedSource(TRACE), SyntheticSource()]),
     "chain fallen back": lambda: ChainSource([_Broken(), SyntheticSource()]),
 }
@@ -115,6 +181,17 @@ def test_forecast_is_hourly_from_the_next_clock_hour_on(source: IntensitySource)
         assert reading.age_s == 0.0
         assert reading.note
         json.dumps(reading.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("hours", [1, 2, 23, 24, 40])
+def test_a_forecast_is_strictly_ahead_without_holes_and_no_longer_than_asked(
+    source: IntensitySource, hours: int
+) -> None:
+    readings = source.forecast(AT, hours)
+    assert 1 <= len(readings) <= hours
+    assert readings[0].time > AT
+    assert {b.time - a.time for a, b in pairwise(readings)} <= {HOUR}
+    assert len({reading.zone for reading in readings}) == 1
 
 
 def test_the_moment_counts_not_the_time_zone(source: IntensitySource) -> None:
