@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -16,6 +15,7 @@ from agent.workflow.opening import open_kit
 from api import state_lock
 from api.auth import KeyRing
 from api.deps import Server
+from api.grid import grid_of
 from api.hub import Hub
 from api.inputs import CaseInputs
 from api.metrics import Metrics
@@ -26,7 +26,6 @@ from api.routes import carbon, cases, server
 from api.settings import Settings, read_settings
 from api.store.database import Database
 from api.worker import Limits, Workers
-from carbon.intensity.build import GridConfig
 from carbon.monitor import build_monitor
 from distill.cohort import read_cohort
 
@@ -45,21 +44,15 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def grid_config(trace: Path | None, source: str, cache: Path | None = None) -> GridConfig:
-    """The grid that the options name; provider answers are kept under ``cache``."""
-    names = tuple(name.strip() for name in source.split(",") if name.strip())
-    cache_dir = cache / "carbon" if cache is not None else None
-    return GridConfig(sources=names, trace=trace, cache_dir=cache_dir)
-
-
 def load_kit(settings: Settings) -> ReviewKit:
     """Open the bundle, the grid and the policies that the settings name.
 
     Raises:
         BundleError: if the bundle cannot be used.
-        CarbonError: if the trace cannot be read.
+        CarbonError: if the trace cannot be read, or a source lacks what it needs.
+        SettingsError: if credentials cannot be read.
     """
-    monitor = build_monitor(grid_config(settings.trace, settings.source, settings.state))
+    monitor = build_monitor(grid_of(settings))
     return open_kit(
         settings.bundle,
         monitor=monitor,

@@ -7,12 +7,15 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.auth import ApiKey
 from api.errors import SettingsError
+from carbon.errors import IntensityError
+from carbon.intensity.build import ELECTRICITY_MAPS_URL, WATTTIME_URL, ProviderAccess
+from carbon.intensity.secret import Secret
 
 PREFIX = "GREENBOARD_"
 DEFAULT_POLICY = "price"
@@ -29,6 +32,11 @@ class Settings(BaseModel):
         trace: recorded trace of carbon intensity, used instead of the live source.
         source: sources of carbon intensity in order, commas between; chosen by what is given
             where empty (trace, else NESO, then a synthetic day).
+        zone: zone of Electricity Maps, region of WattTime, or name of the trace's grid.
+        basis: direct or life-cycle intensities.
+        neso_region: of NESO, a region (1 to 17) instead of the nation.
+        neso_postcode: of NESO, a postcode instead of the nation.
+        token_file: file with the credentials of Electricity Maps or WattTime.
         database_url: SQLAlchemy URL of the case store; a SQLite file in ``state`` by default.
         keys: who may call.
         budget_g_co2e_per_day: carbon for the day's reviews; the session's rule by default.
@@ -48,6 +56,11 @@ class Settings(BaseModel):
     cohort: Path | None = None
     trace: Path | None = None
     source: str = ""
+    zone: str | None = None
+    basis: Literal["direct", "life"] = "direct"
+    neso_region: int | None = None
+    neso_postcode: str | None = None
+    token_file: Path | None = None
     database_url: str | None = None
     keys: tuple[ApiKey, ...] = ()
     budget_g_co2e_per_day: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -145,6 +158,72 @@ def read_settings(options: Mapping[str, Any], *, keys_file: Path | None = None) 
             f"Setting {field!r}: {first['msg']}. Give it on the command line or as "
             f"{PREFIX}{field.upper()}."
         ) from None
+
+
+def read_access(token_file: Path | None, source: str) -> ProviderAccess:
+    """Credentials and addresses of the providers among the sources that need them.
+
+    From the file: the token of ``electricity-maps`` on its only line, or user name and password of
+    ``watttime`` on two lines. Else from ``GREENBOARD_ELECTRICITY_MAPS_TOKEN``,
+    ``GREENBOARD_WATTTIME_USER`` and ``GREENBOARD_WATTTIME_PASSWORD``. What is missing stays
+    missing; the source says so when it is built. ``GREENBOARD_ELECTRICITY_MAPS_URL`` and
+    ``GREENBOARD_WATTTIME_URL`` name other addresses that speak the same.
+
+    Args:
+        token_file: the file; ``GREENBOARD_TOKEN_FILE`` where not given.
+        source: sources in order, commas between.
+
+    Raises:
+        SettingsError: if a file was given that cannot be read or does not fit; no secret is
+            repeated.
+    """
+    named = {name.strip() for name in source.split(",")}
+    wanted = [name for name in ("electricity-maps", "watttime") if name in named]
+    if not wanted:
+        if token_file is not None:
+            raise SettingsError(
+                "--token-file is for the source electricity-maps or watttime; name one of them "
+                "with --source."
+            )
+        return ProviderAccess()
+    file = token_file or _environment_path("TOKEN_FILE")
+    lines = _secret_lines(file, 1 if wanted[0] == "electricity-maps" else 2) if file else []
+    try:
+        secrets = [Secret(line, what="line of the token file") for line in lines]
+        maps = _environment_secret("ELECTRICITY_MAPS_TOKEN")
+        user, password = (_environment_secret(f"WATTTIME_{part}") for part in ("USER", "PASSWORD"))
+    except IntensityError as error:
+        raise SettingsError(str(error)) from None
+    return ProviderAccess(
+        electricity_maps_token=secrets[0] if len(secrets) == 1 else maps,
+        watttime_user=secrets[0] if len(secrets) == 2 else user,
+        watttime_password=secrets[1] if len(secrets) == 2 else password,
+        electricity_maps_url=os.environ.get(PREFIX + "ELECTRICITY_MAPS_URL", ELECTRICITY_MAPS_URL),
+        watttime_url=os.environ.get(PREFIX + "WATTTIME_URL", WATTTIME_URL),
+    )
+
+
+def _environment_path(name: str) -> Path | None:
+    text = os.environ.get(PREFIX + name)
+    return Path(text) if text else None
+
+
+def _environment_secret(name: str) -> Secret | None:
+    text = os.environ.get(PREFIX + name)
+    return Secret(text, what=PREFIX + name) if text else None
+
+
+def _secret_lines(path: Path, count: int) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        # What could not be decoded would be repeated by the error itself.
+        raise SettingsError(f"Cannot read the token file {path}: {type(error).__name__}.") from None
+    kept = [line for line in lines if line.strip()]
+    if len(kept) != count:
+        what = "the token on one line" if count == 1 else "user name and password on two lines"
+        raise SettingsError(f"The token file {path} has {len(kept)} lines; it takes {what}.")
+    return kept
 
 
 def is_loopback(host: str) -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli import grid_options
+
 if TYPE_CHECKING:
     from agent.workflow.kit import ReviewKit
     from agent.workflow.run import RunResult
@@ -28,8 +30,17 @@ def batch(
         Path | None, typer.Option(help="Recorded carbon trace instead of the live source.")
     ] = None,
     source: Annotated[
-        str, typer.Option(help="Carbon sources in order, for example neso,synthetic.")
+        str,
+        typer.Option(
+            help="Carbon sources in order, for example neso,synthetic, or electricity-maps with "
+            "--zone and --token-file."
+        ),
     ] = "",
+    zone: grid_options.Zone = None,
+    basis: grid_options.Basis = "direct",
+    region: grid_options.Region = None,
+    postcode: grid_options.Postcode = None,
+    token_file: grid_options.TokenFile = None,
     budget: Annotated[
         float | None, typer.Option(min=0, help="Carbon for the whole batch, g CO2e.")
     ] = None,
@@ -50,14 +61,18 @@ def batch(
     import json
 
     from agent.workflow.opening import open_kit
-    from api.app import grid_config
+    from api.grid import grid_config
     from carbon.monitor import build_monitor
     from distill.cohort import read_cohort
 
     _check_executor(executor)
+    grid = grid_config(
+        trace, source, zone=zone, basis=basis, region=region, postcode=postcode,
+        token_file=token_file,
+    )  # fmt: skip
     kit = open_kit(
         bundle,
-        monitor=build_monitor(grid_config(trace, source)),
+        monitor=build_monitor(grid),
         policy=policy,
         seed=seed,
         budget_g_co2e_per_day=budget,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from api.cli import grid_options
 from api.cli.carbon_account import account
 from api.cli.carbon_backtest import backtest
 
@@ -24,6 +25,11 @@ app = typer.Typer(
         "Every figure names its zone, time, basis, provider, age, and whether it was measured, "
         "forecast, estimated, or a fallback and why.\n\n"
         "  greenboard carbon now                      Great Britain, from NESO\n\n"
+        "  greenboard carbon now --postcode RG10      one part of it, forecast only\n\n"
+        "  greenboard carbon now --source electricity-maps --zone DE --basis life "
+        "--token-file em.token\n\n"
+        "  greenboard carbon forecast --source watttime --zone CAISO_NORTH "
+        "--token-file wt.login\n\n"
         "  greenboard carbon now --trace em_gb.csv.gz --basis life --at 2024-06-01T12:00Z\n\n"
         "  greenboard carbon forecast --hours 12 --json\n\n"
         "  greenboard carbon ledger runs/demo/ledger.jsonl --by case\n\n"
@@ -35,7 +41,8 @@ app = typer.Typer(
 Source = Annotated[
     list[str] | None,
     typer.Option(
-        help="neso, trace, synthetic or fixed; repeat it for a fallback chain, best first. "
+        help="neso, electricity-maps, watttime, trace, synthetic or fixed; repeat it for a "
+        "fallback chain, best first, all on one basis. "
         "Without it: --trace or --g-per-kwh if given, else neso; then synthetic."
     ),
 ]
@@ -46,7 +53,6 @@ TraceFile = Annotated[
         "replayed where its dates have passed."
     ),
 ]
-Zone = Annotated[str | None, typer.Option(help="Name of the grid of a trace or fixed figure.")]
 Scope = Literal["direct", "life"]
 Accounting = Literal["production", "consumption", "unstated"]
 BasisOption = Annotated[Scope, typer.Option("--basis", help="Direct, or life for life-cycle.")]
@@ -71,7 +77,10 @@ def now(
     *,
     source: Source = None,
     trace: TraceFile = None,
-    zone: Zone = None,
+    zone: grid_options.Zone = None,
+    region: grid_options.Region = None,
+    postcode: grid_options.Postcode = None,
+    token_file: grid_options.TokenFile = None,
     basis: BasisOption = "direct",
     accounting: AccountingOption = "unstated",
     g_per_kwh: Figure = None,
@@ -85,6 +94,7 @@ def now(
     monitor = _monitor(
         source=source, trace=trace, zone=zone, basis=basis, accounting=accounting,
         g_per_kwh=g_per_kwh, seed=seed, at=at, cache_dir=cache_dir, neso_url=neso_url,
+        region=region, postcode=postcode, token_file=token_file,
     )  # fmt: skip
     reading = monitor.now()
     if as_json:
@@ -103,7 +113,10 @@ def forecast(
     hours: Annotated[int, typer.Option(min=1, max=168, help="How many hours ahead.")] = 24,
     source: Source = None,
     trace: TraceFile = None,
-    zone: Zone = None,
+    zone: grid_options.Zone = None,
+    region: grid_options.Region = None,
+    postcode: grid_options.Postcode = None,
+    token_file: grid_options.TokenFile = None,
     basis: BasisOption = "direct",
     accounting: AccountingOption = "unstated",
     g_per_kwh: Figure = None,
@@ -117,6 +130,7 @@ def forecast(
     monitor = _monitor(
         source=source, trace=trace, zone=zone, basis=basis, accounting=accounting,
         g_per_kwh=g_per_kwh, seed=seed, at=at, cache_dir=cache_dir, neso_url=neso_url,
+        region=region, postcode=postcode, token_file=token_file,
     )  # fmt: skip
     readings = monitor.forecast(hours)
     if as_json:
@@ -148,7 +162,10 @@ def schedule(
     ] = False,
     source: Source = None,
     trace: TraceFile = None,
-    zone: Zone = None,
+    zone: grid_options.Zone = None,
+    region: grid_options.Region = None,
+    postcode: grid_options.Postcode = None,
+    token_file: grid_options.TokenFile = None,
     basis: BasisOption = "direct",
     accounting: AccountingOption = "unstated",
     g_per_kwh: Figure = None,
@@ -169,6 +186,7 @@ def schedule(
         source=source, trace=trace, zone=zone, basis=basis, accounting=accounting,
         g_per_kwh=g_per_kwh, seed=seed, at=moment.isoformat(), cache_dir=cache_dir,
         neso_url=neso_url,
+        region=region, postcode=postcode, token_file=token_file,
     )  # fmt: skip
     carbon_schedule.schedule(
         monitor, at=moment, duration_h=duration_h, slack_h=slack_h, power_w=power_w,
@@ -245,12 +263,17 @@ def _monitor(
     at: str | None,
     cache_dir: Path | None,
     neso_url: str | None,
+    region: int | None,
+    postcode: str | None,
+    token_file: Path | None,
 ) -> CarbonMonitor:
+    from api.settings import read_access
     from carbon.intensity.build import NESO_URL, GridConfig
     from carbon.monitor import build_monitor
 
+    names = tuple(name for item in source or () for name in item.split(",") if name)
     config = GridConfig(
-        sources=tuple(name for item in source or () for name in item.split(",") if name),
+        sources=names,
         trace=trace,
         basis=basis,
         accounting=accounting,
@@ -260,6 +283,9 @@ def _monitor(
         seed=seed,
         cache_dir=cache_dir,
         neso_url=neso_url if neso_url is not None else NESO_URL,
+        neso_region=region,
+        neso_postcode=postcode,
+        access=read_access(token_file, ",".join(names)),
     )
     return build_monitor(config, meter="null", clock=_clock(at))
 

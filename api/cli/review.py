@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli import grid_options
+
 if TYPE_CHECKING:
     from agent.workflow.kit import ReviewKit
     from agent.workflow.run import RunResult
@@ -23,8 +25,17 @@ def review(
         Path | None, typer.Option(help="Recorded carbon trace instead of the live source.")
     ] = None,
     source: Annotated[
-        str, typer.Option(help="Carbon sources in order, for example neso,synthetic.")
+        str,
+        typer.Option(
+            help="Carbon sources in order, for example neso,synthetic, or electricity-maps with "
+            "--zone and --token-file."
+        ),
     ] = "",
+    zone: grid_options.Zone = None,
+    basis: grid_options.Basis = "direct",
+    region: grid_options.Region = None,
+    postcode: grid_options.Postcode = None,
+    token_file: grid_options.TokenFile = None,
     decision: Annotated[
         str | None, typer.Option(help="accept, negative or positive; with --reviewer.")
     ] = None,
@@ -49,13 +60,18 @@ def review(
     import json
 
     from agent.workflow.opening import open_kit
-    from api.app import grid_config
     from api.cli.casefile import read_case
+    from api.grid import grid_config
     from carbon.monitor import build_monitor
 
     wanted = _decision(decision, reason, reviewer)
     asked = read_case(case)
-    monitor = build_monitor(grid_config(trace, source))
+    monitor = build_monitor(
+        grid_config(
+            trace, source, zone=zone, basis=basis, region=region, postcode=postcode,
+            token_file=token_file,
+        )
+    )  # fmt: skip
     kit = open_kit(bundle, monitor=monitor, policy=asked.policy or policy, seed=seed)
     result = asyncio.run(_review(kit, asked, wanted))
     if as_json:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from api.cli import grid_options
+
 if TYPE_CHECKING:
     from api.settings import Settings
 
@@ -33,8 +35,19 @@ def serve(
         Path | None, typer.Option(help="Recorded carbon trace instead of the live source.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option(help="Carbon sources in order, for example neso,synthetic.")
+        str | None,
+        typer.Option(
+            help="Carbon sources in order, for example neso,synthetic, or electricity-maps with "
+            "--zone and --token-file."
+        ),
     ] = None,
+    zone: grid_options.Zone = None,
+    basis: Annotated[
+        str | None, typer.Option(help="direct, or life for life-cycle. Default: direct.")
+    ] = None,
+    region: grid_options.Region = None,
+    postcode: grid_options.Postcode = None,
+    token_file: grid_options.TokenFile = None,
     keys: Annotated[Path | None, typer.Option(help="TOML file of API keys.")] = None,
     budget: Annotated[
         float | None, typer.Option(min=0, help="Carbon for one day's reviews, g CO2e.")
@@ -53,6 +66,8 @@ def serve(
     Examples:
       greenboard serve --bundle runs/demo/bundle
 
+      greenboard serve --bundle bundle --source electricity-maps --zone DE --token-file em.token
+
       greenboard serve --bundle bundle --policy policies/ppo/ --keys keys.toml --host 0.0.0.0
     """
     from api.settings import read_settings
@@ -65,6 +80,11 @@ def serve(
             "cohort": cohort,
             "trace": trace,
             "source": source,
+            "zone": zone,
+            "basis": basis,
+            "neso_region": region,
+            "neso_postcode": postcode,
+            "token_file": token_file,
             "budget_g_co2e_per_day": budget,
         },
         keys_file=keys,
