@@ -53,6 +53,10 @@ class Budget:
                 f"Budget of a {self.period}: soft {self.soft_g_co2e:g} and hard "
                 f"{self.hard_g_co2e:g} gCO2e; it takes 0 <= soft <= hard, and hard above 0."
             )
+        if self.period == "session" and "defer" in (self.soft_action, self.hard_action):
+            raise BudgetError(
+                "A session has no next period to wait for: its budget takes warn and refuse."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from agent.workflow.budget import DayBudget
+from agent.workflow.limits import Asked, SpendLimits
 from agent.workflow.policybook import PolicyBook
 from agent.workflow.protocols import Monitor, Student
 from agent.workflow.state import AssessmentRecord, CarbonView, CaseState, Option, Plan
@@ -54,6 +55,7 @@ class ReviewServices:
         config: session settings that the policies were trained with.
         prepared: gives the prepared features of a case by its opaque id.
         clock: now, aware, UTC.
+        limits: the operator's limits on emissions.
     """
 
     student: Student
@@ -68,6 +70,7 @@ class ReviewServices:
     config: SessionConfig
     prepared: Callable[[str], Awaitable[Any]]
     clock: Callable[[], datetime]
+    limits: SpendLimits = field(default_factory=SpendLimits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +191,20 @@ def situation(services: ReviewServices, state: CaseState, at: datetime) -> Situa
     )
     return Situation(
         observation=services.layout.encode(values), mask=mask, options=options, plan=plan
+    )
+
+
+def asked_of(services: ReviewServices, state: CaseState, seen: Situation, at: datetime) -> Asked:
+    """The case as the limits look at it; one that was deferred before cannot wait again."""
+    waited = state.get("deferred", False)
+    return Asked(
+        options=seen.options,
+        mask=seen.mask,
+        session=state.get("session"),
+        slack_h=0.0 if waited else slack_h(services, state, at),
+        carbon=CarbonView.model_validate(state["carbon"]),
+        at=at,
+        defer=services.catalogue.defer,
     )
 
 

@@ -106,7 +106,7 @@ def _waiting_lines(state: CaseState) -> list[str]:
 
 
 def _caution_lines(state: CaseState) -> list[str]:
-    lines = []
+    lines = [f"Carbon limit: {note}" for note in dict.fromkeys(state.get("limit_notes", []))]
     fallback = state.get("policy_fallback")
     if fallback:
         lines.append(f"Not the policy that was asked for: {fallback}.")

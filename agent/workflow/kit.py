@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from agent.policies.protocol import Policy
 from agent.workflow.budget import DayBudget
 from agent.workflow.context import CaseEnergy, ReviewServices
+from agent.workflow.limits import SpendLimits
 from agent.workflow.policybook import PolicyBook
 from agent.workflow.protocols import Monitor, Student
 from distill.evidence import EvidenceTable
@@ -54,6 +55,7 @@ class ReviewKit:
     budget: DayBudget
     config: SessionConfig
     seen_in_training: Callable[[str], bool]
+    limits: SpendLimits = field(default_factory=SpendLimits)
 
     def services(
         self,
@@ -75,6 +77,7 @@ class ReviewKit:
             config=self.config,
             prepared=prepared,
             clock=clock,
+            limits=self.limits,
         )
 
 

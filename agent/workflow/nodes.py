@@ -11,16 +11,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float32
 from langgraph.types import interrupt
 
+from agent.policies.protocol import Policy
 from agent.workflow.context import (
     FORECAST_HOURS,
     ReviewServices,
+    asked_of,
     situation,
     transfer_energy_kwh,
 )
 from agent.workflow.errors import WorkflowError
 from agent.workflow.explain import explain_case
+from agent.workflow.limits import under_limits
 from agent.workflow.protocols import GridReading
 from agent.workflow.state import (
     AssessmentRecord,
@@ -37,6 +41,7 @@ from agent.workflow.state import (
     EventKind,
     ExplainOutput,
     IntakeOutput,
+    Option,
     Outcome,
     Plan,
     Reading,
@@ -158,6 +163,7 @@ async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     charge = _metered(window.reading, stage, at, carbon.now)
     before = state.get("assessment", {}).get("probability")
     services.budget.charge(state["case"], stage, at, charge.g_co2e)
+    services.limits.charge(state["case"], stage, at, charge.g_co2e, session=state.get("session"))
     data = {
         **view.model_dump(mode="json"),
         "probability_before": before,
@@ -191,25 +197,66 @@ async def decide(services: ReviewServices, state: CaseState) -> DecideOutput:
     at = services.clock()
     seen = situation(services, state, at)
     acting = services.policies.acting(state["policy"])
-    action = int(np.asarray(acting.policy.act(seen.observation, seen.mask))[0])
-    if not 0 <= action < services.catalogue.n or not seen.mask[0, action]:
-        raise WorkflowError(
-            f"Policy {acting.policy.name!r} chose action {action}, which is not open here."
-        )
+    ruling = under_limits(
+        services.limits,
+        asked_of(services, state, seen, at),
+        lambda mask: _chosen(services, acting.policy, seen.observation, mask),
+    )
     choice = Choice(
-        action=services.catalogue.names[action],
-        reason=acting.policy.reason(seen.observation[0], action),
+        action=services.catalogue.names[ruling.action],
+        reason=(
+            acting.policy.reason(seen.observation[0], ruling.action)
+            if ruling.plan is None
+            else ruling.plan.why
+        ),
         policy=acting.policy.name,
     )
-    plan = seen.plan if choice.action == DEFER else None
+    _reserve(services, state, ruling.options[ruling.action], at)
+    plan = (ruling.plan or seen.plan) if choice.action == DEFER else None
     data = {
         **choice.model_dump(mode="json"),
         "policy_fallback": state.get("policy_fallback"),
-        "options": [option.model_dump(mode="json") for option in seen.options],
+        "options": [option.model_dump(mode="json") for option in ruling.options],
         "budget_left_g_co2e": services.budget.left_g_co2e(at),
         "price_g_co2e_per_auc": services.config.g_per_auc,
+        "limits": ruling.statuses,
+        "limit_notes": ruling.notes,
     }
-    return DecideOutput(choice=choice, plan=plan, events=[_event(state, "choice", at, data)])
+    return DecideOutput(
+        choice=choice,
+        plan=plan,
+        limit_notes=ruling.notes,
+        events=[_event(state, "choice", at, data)],
+    )
+
+
+def _chosen(
+    services: ReviewServices,
+    policy: Policy,
+    observation: Float32[np.ndarray, "1 fields"],
+    mask: Bool[np.ndarray, "1 actions"],
+) -> int:
+    action = int(np.asarray(policy.act(observation, mask))[0])
+    if not 0 <= action < services.catalogue.n or not mask[0, action]:
+        raise WorkflowError(
+            f"Policy {policy.name!r} chose action {action}, which is not open here."
+        )
+    return action
+
+
+def _reserve(services: ReviewServices, state: CaseState, option: Option, at: datetime) -> None:
+    """Take a transfer's carbon off the limits as soon as it is decided.
+
+    Other cases decide before it is charged; the charge has the same name, so that it counts once.
+    """
+    if option.g_co2e is None:
+        return
+    carbon = CarbonView.model_validate(state["carbon"])
+    processed = state["assessment"]["processed"]
+    pipeline_kwh, _ = transfer_energy_kwh(services, option.action, processed)
+    g_co2e = pipeline_kwh * carbon.now.g_per_kwh
+    stage, session = f"transfer:{option.action}", state.get("session")
+    services.limits.charge(state["case"], stage, at, g_co2e, session=session)
 
 
 async def transfer(services: ReviewServices, state: CaseState) -> TransferOutput:
@@ -229,6 +276,9 @@ async def transfer(services: ReviewServices, state: CaseState) -> TransferOutput
         g_co2e=pipeline_kwh * intensity.g_per_kwh,
     )
     services.budget.charge(state["case"], charge.stage, at, charge.g_co2e)
+    services.limits.charge(
+        state["case"], charge.stage, at, charge.g_co2e, session=state.get("session")
+    )
     data = {"transfer": name, "charge": charge.model_dump(mode="json")}
     return TransferOutput(
         transfers_run=[*state["transfers_run"], name],

@@ -223,10 +223,11 @@ class AssessOutput(NodeOutput):
 
 
 class DecideOutput(NodeOutput):
-    """The action to take next, and the plan if it is to wait."""
+    """The action to take next, the plan if it is to wait, and what limits did to the choice."""
 
     choice: Choice
     plan: Plan | None
+    limit_notes: list[str] = []
 
 
 class TransferOutput(NodeOutput):
@@ -274,6 +275,8 @@ class CaseState(TypedDict, total=False):
     policy: str
     policy_fallback: str | None
     seen_in_training: bool | None
+    session: str | None
+    limit_notes: Annotated[list[str], operator.add]
     present: list[str]
     quality: dict[str, float]
     transfers_run: list[str]
@@ -297,14 +300,19 @@ def new_case(
     urgency: float = 0.0,
     deadline: datetime | None = None,
     seen_in_training: bool | None = None,
+    session: str | None = None,
 ) -> CaseState:
-    """The state that a review starts from; ``case`` is an opaque id, never a patient's."""
+    """The state that a review starts from; ``case`` is an opaque id, never a patient's.
+
+    ``session`` names the board's session, whose limits the case counts towards.
+    """
     return CaseState(
         case=case,
         urgency=urgency,
         deadline=deadline.isoformat() if deadline else None,
         policy=policy,
         seen_in_training=seen_in_training,
+        session=session,
         charges=[],
         events=[],
     )

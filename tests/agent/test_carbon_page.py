@@ -28,7 +28,7 @@ HEAT = HeatRecovery(recovered=0.9, used=0.8)
 HARDWARE = DeclaredHardware(embodied_kg_co2e=1000.0, lifespan_h=35_064.0, source="a maker's sheet")
 BUDGETS = (
     Budget(period="day", soft_g_co2e=100.0, hard_g_co2e=200.0),
-    Budget(period="session", soft_g_co2e=1.0, hard_g_co2e=2.0, hard_action="defer"),
+    Budget(period="session", soft_g_co2e=1.0, hard_g_co2e=2.0),
 )
 
 
