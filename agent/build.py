@@ -13,6 +13,7 @@ from typing import Any
 from carbon.entries import LedgerEntry
 from carbon.monitor import CarbonMonitor
 from carbon.pipeline import DeclaredPipeline, PipelineAssumptions, pipeline_energy_kwh
+from carbon.schedule_wait import Waited, wait_record
 from distill.bundle import check_target
 from distill.cohort import Cohort, read_cohort
 from distill.config import TrainConfig
@@ -100,6 +101,7 @@ def build_bundle(
     created: datetime,
     assumptions: PipelineAssumptions | None = None,
     progress: Progress = no_progress,
+    waited: Waited | None = None,
 ) -> Mapping[str, Any]:
     """Read a cohort, train under the monitor, and write the bundle whole or not at all.
 
@@ -111,6 +113,7 @@ def build_bundle(
         created: the time that the manifest names.
         assumptions: the machine that pipelines are priced on.
         progress: told of every step.
+        waited: how the training came to begin now, if it waited for cleaner electricity.
 
     Returns:
         The ``training`` record that the bundle's metrics hold.
@@ -126,6 +129,8 @@ def build_bundle(
     with monitor.window(STAGE) as window:
         trained = fit(cohort, config, progress)
     record = training_record(window.entry, trained.seconds)
+    if waited is not None:
+        record["waiting"] = wait_record(monitor, waited, window.entry, stage=STAGE)
     write_bundle(
         trained,
         out,

@@ -193,7 +193,7 @@ def train_ppo(
     Raises:
         RlTrainingError: if ``out`` holds another run, or there is nothing to resume.
     """
-    _check_out(out, resume)
+    check_out(out, resume)
     torch.set_num_threads(1)  # with small networks a second thread only waits
     started = time.monotonic()
     task = replace(task, env=SessionLog.scaled(task.env, config.reward_scale))
@@ -216,7 +216,12 @@ def train_ppo(
     return export_policy(model, task.setup, out, name=name, provenance=provenance)
 
 
-def _check_out(out: Path, resume: bool) -> None:
+def check_out(out: Path, resume: bool) -> None:
+    """Refuse a folder that holds another run; cheap, so it can be asked before a long wait.
+
+    Raises:
+        RlTrainingError: if ``out`` holds a policy, or an unfinished training not to be resumed.
+    """
     if (out / POLICY_FILE).exists() and not resume:
         raise RlTrainingError(f"{out} already holds a policy; choose another --out or remove it.")
     if checkpoints(out / CHECKPOINTS) and not resume:

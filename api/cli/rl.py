@@ -7,6 +7,22 @@ from typing import Annotated
 
 import typer
 
+from api.cli.waiting import (
+    DEFAULT_DURATION_H,
+    DEFAULT_SLACK_H,
+    DryRun,
+    DurationH,
+    GridOption,
+    SlackH,
+    Timing,
+    WaitForClean,
+    WaitOptions,
+    grid_config,
+    metered_training,
+    wait_or_plan,
+    waiting_line,
+)
+
 app = typer.Typer(help="Train policies on the review environments.", no_args_is_help=True)
 
 
@@ -39,6 +55,15 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")
     ] = False,
+    grid: GridOption = None,
+    grid_trace: Annotated[
+        Path | None, typer.Option(help="Recording of the grid to wait for, replayed.")
+    ] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Ledger to book the training in.")] = None,
+    wait_for_clean: WaitForClean = False,
+    slack_h: SlackH = DEFAULT_SLACK_H,
+    duration_h: DurationH = DEFAULT_DURATION_H,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
     """Train a masked PPO on the patients of all folds but one; write POLICY.
@@ -51,13 +76,16 @@ def train(
 
       greenboard rl train --bundle bundle --out policies/long --steps 3000000 --seed 1
         --fold 4 --trace ../shared/data/carbon/em_gb.csv.gz
+
+      greenboard rl train --bundle bundle --out policies/ppo --grid neso --wait-for-clean
     """
     import json
 
     from agent.contestants import training_facts
     from agent.sessions import SessionSource
-    from agent.training import TrainingTask, TrainPpoConfig, train_ppo, warm_start_named
+    from agent.training import TrainingTask, TrainPpoConfig, check_out, train_ppo, warm_start_named
     from api.cli.progress import stage_bar
+    from carbon.monitor import build_monitor
 
     config = TrainPpoConfig(steps=steps, seed=seed, warm_start=warm_start_named(warm_start))
     source = SessionSource.open(bundle, trace=trace, env_id=env)
@@ -68,8 +96,18 @@ def train(
         setup=sessions.envs.setup,
         provenance=training_facts(source, held_out),
     )
-    done = 0
-    with stage_bar("rl train") as show:
+    check_out(out, resume)
+    options = WaitOptions(
+        wait=wait_for_clean, dry_run=dry_run, slack_h=slack_h, duration_h=duration_h
+    )
+    timing = Timing()
+    monitor = None
+    if options.planned or ledger is not None:
+        chosen = grid_config(grid, grid_trace, waits=options.planned)
+        monitor = build_monitor(chosen, ledger=ledger, clock=timing.clock)
+    waited = wait_or_plan(options, monitor, cores=1, timing=timing, as_json=as_json)
+    with metered_training(monitor, waited, out) as record, stage_bar("rl train") as show:
+        done = 0
 
         def progress(n: int) -> None:
             nonlocal done
@@ -79,9 +117,11 @@ def train(
         train_ppo(task, config, out, resume=resume, progress=progress)
     facts = {"policy": str(out), "steps": config.total_steps, "seed": seed, "fold": held_out}
     if as_json:
-        typer.echo(json.dumps(facts, indent=1))
-    else:
-        typer.echo(f"trained {config.total_steps} steps, fold {held_out} held out")
-        typer.echo(f"policy: {out}")
-        typer.echo(f"compare it: greenboard compare --bundle {bundle} --fold {held_out} "
-                   f"--policies rule,price,{out}/ --out report")  # fmt: skip
+        typer.echo(json.dumps({**facts, **record}, indent=1))
+        return
+    typer.echo(f"trained {config.total_steps} steps, fold {held_out} held out")
+    if "waiting" in record:
+        typer.echo(waiting_line(record["waiting"]))
+    typer.echo(f"policy: {out}")
+    typer.echo(f"compare it: greenboard compare --bundle {bundle} --fold {held_out} "
+               f"--policies rule,price,{out}/ --out report")  # fmt: skip

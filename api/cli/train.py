@@ -8,6 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.waiting import (
+    DEFAULT_DURATION_H,
+    DEFAULT_SLACK_H,
+    DryRun,
+    DurationH,
+    GridOption,
+    SlackH,
+    Timing,
+    WaitForClean,
+    WaitOptions,
+    grid_config,
+    wait_or_plan,
+    waiting_line,
+)
+
 SHOWN = ("cohort", "synthetic", "n", "full", "single", "baselines", "best_baseline", "training")
 
 
@@ -22,7 +37,12 @@ def train(
         Path | None,
         typer.Option(help="Recorded grid trace to price training by; else a synthetic day."),
     ] = None,
+    grid: GridOption = None,
     ledger: Annotated[Path | None, typer.Option(help="Ledger to book the training in.")] = None,
+    wait_for_clean: WaitForClean = False,
+    slack_h: SlackH = DEFAULT_SLACK_H,
+    duration_h: DurationH = DEFAULT_DURATION_H,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
     """Train teachers, bridges and one student; write BUNDLE with its out-of-fold figures.
@@ -34,27 +54,38 @@ def train(
       greenboard train --cohort cohort --out bundle --preset quick
 
       greenboard train --cohort ../shared/data/tcga_nsclc --out bundle --seed 1 --json
-    """
-    from datetime import UTC, datetime
 
+      greenboard train --cohort cohort --out bundle --grid neso --wait-for-clean --slack-h 12
+    """
     from agent.build import build_bundle
     from api.cli.progress import stage_bar
-    from carbon.intensity.build import GridConfig
     from carbon.monitor import build_monitor
-    from distill.bundle import METRICS, read_json
+    from distill.bundle import METRICS, check_target, read_json
+    from distill.cohort import read_cohort
     from distill.config import TrainConfig
 
-    grid = GridConfig(trace=trace) if trace is not None else GridConfig(sources=("synthetic",))
-    monitor = build_monitor(grid, ledger=ledger)
+    timing = Timing()
+    options = WaitOptions(
+        wait=wait_for_clean, dry_run=dry_run, slack_h=slack_h, duration_h=duration_h
+    )
     config = TrainConfig.preset(preset, seed=seed, threads=threads)
+    if options.planned:
+        # Hours of waiting shall not end in an error that can be known before.
+        check_target(out)
+        read_cohort(cohort)
+    monitor = build_monitor(
+        grid_config(grid, trace, waits=options.planned), ledger=ledger, clock=timing.clock
+    )
+    waited = wait_or_plan(options, monitor, cores=config.n_threads, timing=timing, as_json=as_json)
     with stage_bar("train") as progress:
         build_bundle(
             cohort,
             out,
             config=config,
             monitor=monitor,
-            created=datetime.now(UTC),
+            created=timing.clock(),
             progress=progress,
+            waited=waited,
         )
     metrics = read_json(out / METRICS)
     if as_json:
@@ -78,4 +109,6 @@ def _show(out: Path, metrics: dict[str, Any]) -> None:
     energy = training["energy_kwh"]
     spent = "unknown" if energy["value"] is None else f"{energy['value']:.5f} kWh"
     typer.echo(f"trained in {training['seconds']:.0f} s, {spent} ({energy['basis']})")
+    if "waiting" in training:
+        typer.echo(waiting_line(training["waiting"]))
     typer.echo(f"bundle: {out}")
