@@ -20,8 +20,9 @@ from carbon.errors import TraceError
 from carbon.features import LONGEST_LAG, Design, hourly_design
 from carbon.forecast import ForecastConfig, delay_step, roll_forward, training_rows
 from carbon.forecast_data import ForecastData
-from carbon.forecast_day import DAY_METHOD, day_design, roll_days
+from carbon.forecast_day import day_design, roll_days
 from carbon.forecast_models import fit_forest, forest_inputs, library_versions
+from carbon.forecast_path import PATH_METHOD
 from carbon.quality import REASONS, FeedQuality, inspect_feed
 
 Progress = Callable[[int, int, str], None]
@@ -228,7 +229,7 @@ def _day_ahead(
     seasonal = np.exp(design.yesterday[rows])
     body: dict[str, Any] = {
         **accuracy(hours, rolled.point),
-        "method": DAY_METHOD,
+        "method": PATH_METHOD,
         "issued": "00:00 UTC, hours 0 to 23",
         "persistence": accuracy(hours, np.exp(design.last[rows])),
         "seasonal_naive": accuracy(hours, seasonal),

@@ -45,3 +45,7 @@ class AccountError(CarbonError, ValueError):
 
 class BudgetError(CarbonError, ValueError):
     """A budget whose limits, period or time zone make no sense."""
+
+
+class NotReadyError(IntensityError):
+    """The learned forecaster cannot answer for this moment; the message says why."""

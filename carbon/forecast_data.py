@@ -13,7 +13,7 @@ Anything else is left alone: above all other people's forecasts of the same figu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -25,6 +25,7 @@ from jaxtyping import Float64, Shaped
 from carbon.errors import TraceError
 from carbon.intensity.protocol import Scope
 from carbon.intensity.recorded import COLUMN_OF, TIME_COLUMN, load_trace
+from carbon.intensity.trace import Trace
 
 WEATHER_FORECAST: Final = ("wind_ms", "temp_k", "dewpt_k", "dswrf_wm2")
 WEATHER_OBSERVED: Final = ("temp_c", "cloud_pct", "wind_kmh")
@@ -117,6 +118,58 @@ def load_forecast_data(path: Path | str, basis: Scope | None = None) -> Forecast
         rival=rival if rival is not None and np.isfinite(rival).any() else None,
         time_zone=zone_of(trace.name),
     )
+
+
+def data_of_trace(trace: Trace) -> ForecastData:
+    """A trace that is in memory; hours that were filled when it was read are open again."""
+    values = trace.g_per_kwh.copy()
+    filled = np.zeros(len(values), dtype=bool)
+    filled[1:] = trace.estimated[1:] & (values[1:] == values[:-1])
+    values[filled] = np.nan
+    return ForecastData(
+        name=trace.name,
+        basis=str(trace.basis),
+        time_utc=trace.time_utc,
+        g_per_kwh=values,
+        observed={},
+        foretold={},
+        time_zone=zone_of(f"{trace.name}_{trace.zone}"),
+    )
+
+
+def known_at(data: ForecastData, newest: int, ahead: int, *, first: int = 0) -> ForecastData:
+    """The feed from row ``first`` on as it stood when ``newest`` was its newest row.
+
+    The ``ahead`` rows after it are open; only the weather forecast reaches into them.
+    """
+    rows = newest + 1 + ahead - first
+
+    def cut(values: Float64[np.ndarray, " hours"], stop: int) -> Float64[np.ndarray, " rows"]:
+        out = np.full(rows, np.nan)
+        part = values[first:stop]
+        out[: len(part)] = part
+        return out
+
+    return replace(
+        data,
+        time_utc=data.time_utc[0] + np.arange(first, first + rows).astype("timedelta64[h]"),
+        g_per_kwh=cut(data.g_per_kwh, newest + 1),
+        observed={n: cut(v, newest + 1) for n, v in data.observed.items()},
+        foretold={n: cut(v, newest + 1 + ahead) for n, v in data.foretold.items()},
+        rival=None,
+    )
+
+
+def with_rows(data: ForecastData, rows: Mapping[np.datetime64, float]) -> ForecastData:
+    """The feed with further hours of intensity; what it holds itself is left as it is."""
+    found = {data.row_of(time): value for time, value in rows.items()}
+    new = {row: value for row, value in found.items() if row >= len(data)}
+    if not new:
+        return data
+    longer = known_at(data, len(data) - 1, max(new) + 1 - len(data))
+    for row, value in new.items():
+        longer.g_per_kwh[row] = value
+    return longer
 
 
 def zone_of(name: str) -> str:

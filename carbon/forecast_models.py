@@ -29,6 +29,9 @@ class BoostConfig:
         trees: of each of the four models.
         learning_rate: per tree.
         leaves: per tree.
+        quantile_trees: of each of the two bounds.
+        feature_fraction: share of the features that each tree looks at.
+        extra_trees: split at random thresholds, which is quicker and makes smoother models.
         seed: of the sampling of rows and features.
     """
 
@@ -37,6 +40,7 @@ class BoostConfig:
     leaves: int = 31
     quantile_trees: int = 150
     feature_fraction: float = 0.5
+    extra_trees: bool = False
     seed: int = 0
 
 
@@ -67,6 +71,7 @@ def boost(x: X, y: Y, loss: str, config: BoostConfig, alpha: float | None = None
         "force_col_wise": True,
         "deterministic": True,
         "seed": config.seed,
+        "extra_trees": config.extra_trees,
         "verbosity": -1,
         "alpha": 0.5 if alpha is None else alpha,
     }

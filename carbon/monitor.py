@@ -25,6 +25,8 @@ from carbon.intensity.protocol import (
     utc_now,
 )
 from carbon.intensity.trace import HOUR
+from carbon.learned import Progress
+from carbon.learned_source import ForecastOptions, LearnedSource, learned_source
 from carbon.ledger import Ledger
 from carbon.meter import EnergyBasis, EnergyReading, Meter, energy_window
 
@@ -71,6 +73,7 @@ class CarbonMonitor:
         source: where intensities come from.
         meter: what energy is measured with.
         ledger: where entries go; None keeps no books, and entries are still returned.
+        learned: the same source with a learned forecast, where there is a history to learn from.
         clock: the present (aware).
         monotonic: clock for the length of windows.
     """
@@ -81,12 +84,14 @@ class CarbonMonitor:
         source: IntensitySource,
         meter: Meter,
         ledger: Ledger | None = None,
+        learned: LearnedSource | None = None,
         clock: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = source
         self.meter = meter
         self.ledger = ledger
+        self.learned = learned
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -110,9 +115,10 @@ class CarbonMonitor:
     def forecast(self, hours: int) -> tuple[IntensityReading, ...]:
         """One reading for each of the next ``hours`` clock hours, each with an uncertainty.
 
-        The source's own forecast where it has one; hours beyond its horizon hold the last value
-        known (persistence), and say so. Where the source knows no uncertainty, the typical
-        hourly spread of a grid stands in, and the note says that.
+        Learned where the source has a history and :meth:`fit` was called, else the source's own;
+        hours beyond its horizon hold the last value known (persistence). Each note says which.
+        Where the source knows no uncertainty, the typical hourly spread of a grid stands in, and
+        the note says that.
 
         Raises:
             IntensityError: if not even the present is known.
@@ -122,6 +128,21 @@ class CarbonMonitor:
         if len(readings) < hours:
             readings += self._persistence(at, readings, hours, why)
         return tuple(_with_uncertainty(reading) for reading in readings)
+
+    def fit(self, progress: Progress | None = None) -> str:
+        """Fit the learned forecaster on what is known by now, and wait for it.
+
+        Returns:
+            Why it could not be fitted; empty if it was, or if the source has none.
+        """
+        if self.learned is None:
+            return ""
+        return self.learned.fit(as_utc(self._clock()), progress)
+
+    def fit_in_background(self) -> None:
+        """Start fitting the learned forecaster, if there is one; nothing waits for it."""
+        if self.learned is not None:
+            self.learned.fit_in_background(as_utc(self._clock()))
 
     def record(
         self,
@@ -255,7 +276,7 @@ class CarbonMonitor:
 
     def _from_source(self, at: datetime, hours: int) -> tuple[tuple[IntensityReading, ...], str]:
         try:
-            readings = self.source.forecast(at, hours)
+            readings = (self.learned or self.source).forecast(at, hours)
         except IntensityError as error:
             return (), f"the source has no forecast: {error}"
         why = f"beyond the {len(readings)} hours that {self.source.name} foresees"
@@ -297,6 +318,7 @@ class CarbonMonitor:
 def build_monitor(
     config: GridConfig | None = None,
     *,
+    forecast: ForecastOptions | None = None,
     meter: Meter | str = "machine",
     ledger: Ledger | Path | None = None,
     clock: Callable[[], datetime] = utc_now,
@@ -305,6 +327,7 @@ def build_monitor(
 
     Args:
         config: the grid; NESO, then the synthetic day, where not given.
+        forecast: how to forecast; learned where there is a history, once it was fitted.
         meter: a meter, or one of the names machine, modelled, null.
         ledger: a ledger or its file; None keeps no books.
         clock: the present (aware).
@@ -312,8 +335,15 @@ def build_monitor(
     Raises:
         CarbonError: as :func:`build_source`, and if the meter or the ledger is not usable.
     """
+    grid = config if config is not None else GridConfig()
+    source = build_source(grid, clock=clock)
     return CarbonMonitor(
-        source=build_source(config if config is not None else GridConfig(), clock=clock),
+        source=source,
+        learned=learned_source(
+            source,
+            forecast if forecast is not None else ForecastOptions(),
+            trace_file=grid.trace if isinstance(grid.trace, Path) else None,
+        ),
         meter=make_meter(meter) if isinstance(meter, str) else meter,
         ledger=Ledger(ledger) if isinstance(ledger, Path) else ledger,
         clock=clock,

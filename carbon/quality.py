@@ -30,6 +30,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
+from carbon.intensity.trace import Trace
+
 DAY_H: Final = 24
 WINDOW_DAYS: Final = 12
 MISFIT_RATIO: Final = 2.0
@@ -42,6 +44,8 @@ LEAST_SPIKE: Final = 0.6
 ABSURD: Final = 2.0
 """Log scale, one hour's change of more than seven times."""
 FLOOR_G_PER_KWH: Final = 1.0
+LOOK_BACK_DAYS: Final = 18
+"""Days that the verdict on one row rests on, at most."""
 
 REASONS: Final[Mapping[str, int]] = {
     "gap": 1,
@@ -115,6 +119,16 @@ def inspect_feed(
     return FeedQuality(flags_at_once=once, flags_settled=settled)
 
 
+def newest_doubt(trace: Trace, row: int) -> str:
+    """What is wrong with a row, seen from the rows up to it; empty if it looks sound."""
+    first = max(0, row + 1 - LOOK_BACK_DAYS * DAY_H)
+    values = trace.g_per_kwh[first : row + 1].copy()
+    # What was filled in when the trace was read repeats the value before it: a gap, no repeat.
+    values[1:][trace.estimated[first + 1 : row + 1] & (values[1:] == values[:-1])] = np.nan
+    hour = int(trace.time_utc[first].astype(np.int64) % DAY_H)
+    return inspect_feed(values, first_hour=hour).note(row - first)
+
+
 def hold(
     values: Float64[np.ndarray, " hours"], doubtful: Bool[np.ndarray, " hours"]
 ) -> Float64[np.ndarray, " hours"]:
@@ -185,13 +199,15 @@ def _displaced(log: Float64[np.ndarray, " hours"], first_hour: int) -> UInt8[np.
     """Hours of the day that fit another day's neighbours better than their own."""
     flags = np.zeros(len(log), dtype=np.uint8)
     skip = (-first_hour) % DAY_H
-    days = (len(log) - skip) // DAY_H
+    # The last day may be under way: its verdict looks at whole days before it alone.
+    days = -(-(len(log) - skip) // DAY_H)
     if days < WINDOW_DAYS + 3:
         return flags
     middle = np.full(len(log), np.nan)
     middle[1:-1] = 0.5 * (log[:-2] + log[2:])
-    whole = slice(skip, skip + days * DAY_H)
-    value, own = log[whole].reshape(days, DAY_H), middle[whole].reshape(days, DAY_H)
+    to_come = np.full(skip + days * DAY_H - len(log), np.nan)
+    value = np.concatenate([log[skip:], to_come]).reshape(days, DAY_H)
+    own = np.concatenate([middle[skip:], to_come]).reshape(days, DAY_H)
     misfit = value - own
     for reason, shift in (("value of 24 h later", 1), ("value of 24 h earlier", -1)):
         other = np.full_like(misfit, np.nan)
@@ -200,8 +216,7 @@ def _displaced(log: Float64[np.ndarray, " hours"], first_hour: int) -> UInt8[np.
         else:
             other[1:] = value[1:] - own[:-1]
         verdict = _persistent(misfit, other)
-        rows, hours = np.nonzero(verdict)
-        flags[skip + rows * DAY_H + hours] |= REASONS[reason]
+        flags[skip:][verdict.ravel()[: len(log) - skip]] |= REASONS[reason]
     return flags
 
 
