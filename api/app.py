@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
 
 from agent.workflow.graph import build_graph, sqlite_saver
 from agent.workflow.kit import ReviewKit
+from agent.workflow.limits import SpendLimits
 from agent.workflow.opening import open_kit
 from api import state_lock
 from api.auth import KeyRing
@@ -24,6 +27,7 @@ from api.problems import Problem, install
 from api.reviews import Reviews
 from api.routes import carbon, cases, server
 from api.settings import Settings, read_settings
+from api.spend import Spend
 from api.store.database import Database
 from api.worker import Limits, Workers
 from carbon.monitor import build_monitor
@@ -115,7 +119,8 @@ async def _start(
     clock: Callable[[], datetime],
 ) -> Server:
     stack.enter_context(state_lock.hold(settings.state))
-    kit = load(settings)
+    limits = SpendLimits(settings.budgets, timezone=ZoneInfo(settings.timezone))
+    kit = replace(load(settings), limits=limits)
     database = Database(settings.store_url)
     stack.push_async_callback(database.close)
     await database.setup()
@@ -126,7 +131,7 @@ async def _start(
         graph=build_graph(kit.services(prepared=inputs.prepared, clock=clock), saver),
         database=database,
         inputs=inputs,
-        budget=kit.budget,
+        spend=Spend(budget=kit.budget, limits=kit.limits),
         hub=hub,
         metrics=metrics,
         limits=Limits(

@@ -40,6 +40,8 @@ class NewCase:
     deadline: datetime | None
     policy: str
     seen_in_training: bool | None
+    unit: str | None
+    session: str | None
 
 
 class Reviews:

@@ -56,6 +56,7 @@ def first_state(row: Any) -> CaseState:
         urgency=row.urgency,
         deadline=row.deadline,
         seen_in_training=row.seen_in_training,
+        session=row.session,
     )
 
 

@@ -40,6 +40,8 @@ class CaseRequest(Body):
                         "pathology": None,
                     },
                     "reference": "board-2026-11-23/7",
+                    "unit": "thoracic oncology",
+                    "session": "board-2026-11-23",
                     "urgency": 0.3,
                     "deadline": "2026-11-24T09:00:00Z",
                 },
@@ -62,6 +64,13 @@ class CaseRequest(Body):
     urgency: float = Field(default=0.0, ge=0.0, le=1.0)
     deadline: datetime | None = Field(
         default=None, description="With a time zone; a case is never deferred beyond it."
+    )
+    unit: Name | None = Field(
+        default=None, description="Hospital unit that it is done for; the account can go by it."
+    )
+    session: Name | None = Field(
+        default=None,
+        description="Board session that it belongs to; limits and the account can go by it.",
     )
     policy: Name | None = Field(
         default=None, description="Name from GET /v1/policies; the server's own if left out."
@@ -145,6 +154,8 @@ class CaseSummary(Out):
     id: str = Field(examples=[EXAMPLE_ID])
     status: Status
     reference: str | None
+    unit: str | None
+    session: str | None
     urgency: float
     deadline: datetime | None
     created_at: datetime

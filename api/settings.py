@@ -7,18 +7,45 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
+from agent.workflow.limits import SpendLimits
 from api.auth import ApiKey
 from api.errors import SettingsError
+from carbon.budget import Budget, parse_budget
 from carbon.errors import IntensityError
 from carbon.intensity.build import ELECTRICITY_MAPS_URL, WATTTIME_URL, ProviderAccess
 from carbon.intensity.secret import Secret
 
 PREFIX = "GREENBOARD_"
 DEFAULT_POLICY = "price"
+
+
+def split_limits(value: object) -> object:
+    """Limits as one text or several; each is read once, so that a wrong one stops the start."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        return value
+    kept = tuple(text.strip() for text in parts if isinstance(text, str) and text.strip())
+    SpendLimits(parse_budget(text) for text in kept)
+    return kept
+
+
+def known_timezone(name: str) -> str:
+    """An IANA time zone that this machine knows."""
+    if name != "UTC" and name not in available_timezones():
+        raise ValueError(f"{name!r} is no time zone; write for example Europe/London")
+    return name
 
 
 class Settings(BaseModel):
@@ -40,6 +67,9 @@ class Settings(BaseModel):
         database_url: SQLAlchemy URL of the case store; a SQLite file in ``state`` by default.
         keys: who may call.
         budget_g_co2e_per_day: carbon for the day's reviews; the session's rule by default.
+        limits: PERIOD:SOFT:HARD[:SOFT_ACTION:HARD_ACTION] in g CO2e, commas between; see
+            :func:`carbon.budget.parse_budget`.
+        timezone: where the limits' days and months begin.
         queue_limit: cases that may wait to be reviewed before new ones are refused.
         workers: cases that are under way at once.
         max_body_bytes: largest request body.
@@ -64,12 +94,19 @@ class Settings(BaseModel):
     database_url: str | None = None
     keys: tuple[ApiKey, ...] = ()
     budget_g_co2e_per_day: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    limits: Annotated[tuple[str, ...], BeforeValidator(split_limits)] = ()
+    timezone: Annotated[str, AfterValidator(known_timezone)] = "UTC"
     queue_limit: int = Field(default=256, ge=1)
     workers: int = Field(default=4, ge=1, le=64)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     wake_poll_s: float = Field(default=1.0, gt=0)
     lease_s: float = Field(default=60.0, gt=0)
     ping_s: float = Field(default=15.0, gt=0)
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The limits, read."""
+        return tuple(parse_budget(text) for text in self.limits)
 
     @property
     def store_url(self) -> str:

@@ -50,6 +50,8 @@ def _summary_fields(server: Server, row: Any) -> dict[str, Any]:
         "id": row.id,
         "status": status,
         "reference": row.reference,
+        "unit": row.unit,
+        "session": row.session,
         "urgency": row.urgency,
         "deadline": row.deadline,
         "created_at": row.created_at,

@@ -13,13 +13,12 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from langgraph.types import Command
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent.workflow.budget import DayBudget
 from agent.workflow.graph import CaseGraph
 from agent.workflow.run import RunResult, follow
 from api import audit
@@ -27,9 +26,10 @@ from api.hub import Hub
 from api.inputs import CaseInputs
 from api.metrics import Metrics
 from api.run import Entry, columns, find_entry, first_state
+from api.spend import Spend
 from api.store import cases as store
 from api.store.database import Database
-from api.store.ledger import charges_since, insert_charges
+from api.store.ledger import insert_charges
 from api.store.tables import events
 
 log = logging.getLogger("greenboard.worker")
@@ -74,7 +74,7 @@ class Workers:
         graph: CaseGraph,
         database: Database,
         inputs: CaseInputs,
-        budget: DayBudget,
+        spend: Spend,
         hub: Hub,
         metrics: Metrics,
         limits: Limits,
@@ -84,7 +84,7 @@ class Workers:
         self._graph = graph
         self._database = database
         self._inputs = inputs
-        self._budget = budget
+        self._spend = spend
         self._hub = hub
         self._metrics = metrics
         self._clock = clock
@@ -106,9 +106,7 @@ class Workers:
             if alone:
                 await store.release_all(connection)
             left = await store.unfinished(connection)
-            yesterday = self._clock() - timedelta(days=1)
-            for case, stage, at, g_co2e in await charges_since(connection, yesterday):
-                self._budget.charge(case, stage, at, g_co2e)
+            await self._spend.recover(connection, self._clock())
         for case_id in left:
             self.add(Job(case_id=case_id))
         for _ in range(self.limits.workers):
@@ -202,7 +200,7 @@ class Workers:
                 result=entry.earlier,
                 on_steps=lambda steps: self._hub.publish(job.case_id, steps),
             )
-        await self._write_down(job.case_id, result)
+        await self._write_down(job.case_id, result, session=row.session)
         if job.finished is not None:
             job.finished.set()
 
@@ -214,7 +212,7 @@ class Workers:
             return Entry(value=Command(resume=job.decision), earlier=RunResult())
         return await find_entry(self._graph, row, woken_by=job.woken_by)
 
-    async def _write_down(self, case_id: str, result: RunResult) -> None:
+    async def _write_down(self, case_id: str, result: RunResult, *, session: str | None) -> None:
         changed = columns(result)
         steps = [_event_row(case_id, step) for step in result.events]
         async with self._database.write(rebuildable=True) as connection:
@@ -222,7 +220,7 @@ class Workers:
             await insert_charges(self._database, connection, case_id, result.charges)
             await store.update_case(connection, case_id, {**changed, **self._released()})
         for charge in result.charges:
-            self._budget.charge(case_id, charge.stage, charge.time, charge.g_co2e)
+            self._spend.charge(case_id, charge, session=session)
         self._metrics.charge(result.charges)
         self._metrics.runs.labels(changed["status"]).inc()
         if changed["status"] in store.FINAL:

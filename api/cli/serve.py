@@ -52,6 +52,16 @@ def serve(
     budget: Annotated[
         float | None, typer.Option(min=0, help="Carbon for one day's reviews, g CO2e.")
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Limit on emissions, PERIOD:SOFT:HARD[:SOFT_ACTION:HARD_ACTION] in g CO2e: "
+            "session, day or month; warn|defer and refuse|defer. Repeat it."
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Where the limits' days begin. Default: UTC.")
+    ] = None,
     port_file: Annotated[
         Path | None, typer.Option(help="Write the port here once it is taken.")
     ] = None,
@@ -67,6 +77,8 @@ def serve(
       greenboard serve --bundle runs/demo/bundle
 
       greenboard serve --bundle bundle --source electricity-maps --zone DE --token-file em.token
+
+      greenboard serve --bundle bundle --limit day:500:800 --limit month:8e3:1e4:warn:defer
 
       greenboard serve --bundle bundle --policy policies/ppo/ --keys keys.toml --host 0.0.0.0
     """
@@ -86,6 +98,8 @@ def serve(
             "neso_postcode": postcode,
             "token_file": token_file,
             "budget_g_co2e_per_day": budget,
+            "limits": limit,
+            "timezone": timezone,
         },
         keys_file=keys,
     )

@@ -53,6 +53,8 @@ def _new_case(server: Server, body: CaseRequest) -> NewCase:
     return NewCase(
         features=features,
         reference=body.reference if body.reference is not None else body.case_id,
+        unit=body.unit,
+        session=body.session,
         urgency=body.urgency,
         deadline=body.deadline.astimezone(UTC) if body.deadline else None,
         policy=policy,

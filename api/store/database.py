@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Table, event, text
+from sqlalchemy import Connection, Table, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -51,6 +51,7 @@ class Database:
         """Create the tables that are not there, and make the append-only ones so."""
         async with self.write() as connection:
             await connection.run_sync(metadata.create_all)
+            await connection.run_sync(_add_columns)
             if self.is_sqlite:
                 for statement in _append_only_triggers():
                     await connection.execute(text(statement))
@@ -92,6 +93,18 @@ class Database:
         if rows:
             insert = sqlite.insert if self.is_sqlite else postgresql.insert
             await connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
+
+
+def _add_columns(connection: Connection) -> None:
+    """Give a store of an earlier version the columns that came later; they may be empty."""
+    for table in metadata.sorted_tables:
+        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                kind = column.type.compile(connection.dialect)
+                connection.execute(
+                    text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+                )
 
 
 def _on_connect(dbapi_connection: Any, record: object) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent.workflow.state import Charge
 from api.store.database import Database
-from api.store.tables import ledger
+from api.store.tables import cases, ledger
 
 
 def charge_row(case_id: str, charge: Charge) -> dict[str, Any]:
@@ -39,16 +39,14 @@ async def insert_charges(
     await database.insert_new(connection, ledger, rows)
 
 
-async def charges_since(
-    connection: AsyncConnection, since: datetime
-) -> list[tuple[str, str, datetime, float | None]]:
-    """Case, stage, time and g CO2e of what was charged since then."""
-    rows = await connection.execute(
-        select(ledger.c.case_id, ledger.c.stage, ledger.c.time, ledger.c.g_co2e).where(
-            ledger.c.time >= since
-        )
-    )
-    return [(row.case_id, row.stage, row.time, row.g_co2e) for row in rows]
+async def charges_since(connection: AsyncConnection, since: datetime | None) -> Sequence[Any]:
+    """Case, session, stage, time and g CO2e of what was charged since then, or ever."""
+    query = select(
+        ledger.c.case_id, cases.c.session, ledger.c.stage, ledger.c.time, ledger.c.g_co2e
+    ).outerjoin_from(ledger, cases, ledger.c.case_id == cases.c.id)
+    if since is not None:
+        query = query.where(ledger.c.time >= since)
+    return (await connection.execute(query)).all()
 
 
 async def totals(

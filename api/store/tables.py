@@ -62,6 +62,8 @@ cases = Table(
     Column("wake_at", UtcDateTime),
     Column("result", String(20)),
     Column("failure", Text),
+    Column("unit", String(200)),
+    Column("session", String(200)),
     Column("lease_owner", String(64)),
     Column("lease_until", UtcDateTime),
     Index("cases_by_age", "created_at", "id"),
