@@ -25,7 +25,7 @@ from api.metrics import Metrics
 from api.middleware import BodyLimit, Timing
 from api.problems import Problem, install
 from api.reviews import Reviews
-from api.routes import carbon, cases, server
+from api.routes import account, carbon, cases, server
 from api.settings import Settings, read_settings
 from api.spend import Spend
 from api.store.database import Database
@@ -57,6 +57,8 @@ def load_kit(settings: Settings) -> ReviewKit:
         SettingsError: if credentials cannot be read.
     """
     monitor = build_monitor(grid_of(settings))
+    # Fitting takes a while; until it is through, the grid's own forecast answers.
+    monitor.fit_in_background()
     return open_kit(
         settings.bundle,
         monitor=monitor,
@@ -104,6 +106,7 @@ def create_app(
     install(app)
     app.include_router(cases.router)
     app.include_router(carbon.router)
+    app.include_router(account.router)
     app.include_router(server.router)
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(Timing, metrics=metrics)
@@ -121,6 +124,7 @@ async def _start(
     stack.enter_context(state_lock.hold(settings.state))
     limits = SpendLimits(settings.budgets, timezone=ZoneInfo(settings.timezone))
     kit = replace(load(settings), limits=limits)
+    metrics.watch_grid(kit.monitor.now, clock)
     database = Database(settings.store_url)
     stack.push_async_callback(database.close)
     await database.setup()

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float64
 from carbon.errors import IntensityError
 from carbon.features import Design, hourly_design
 from carbon.forecast_data import ForecastData
-from carbon.forecast_models import BoostConfig, fit_bounds, fit_middle
+from carbon.forecast_hour import HOUR_METHOD, fit_hour
+from carbon.forecast_models import BoostConfig, fit_bounds
 from carbon.quality import DAY_H, inspect_feed
 
 Progress = Callable[[int, int, str], None]
@@ -113,7 +114,7 @@ def roll_forward(
         if len(rows) < config.min_history_days * DAY_H:
             continue
         x, y, ahead = design.x[rows], design.y[rows], design.x[first:last]
-        y_hat[first:last] = fit_middle(x, y, config.boost).predict(ahead)
+        y_hat[first:last] = fit_hour(design, rows, config.boost).predict(ahead)
         bounds = fit_bounds(x, y, config.boost, config.level)
         low[first:last], high[first:last] = bounds.predict(ahead)
     return _assemble(design, y_hat=y_hat, low=low, high=high, start=start, stop=stop, config=config)
@@ -144,39 +145,52 @@ def _assemble(
     stop: int,
     config: ForecastConfig,
 ) -> Rolled:
-    usable = design.usable[:stop]
-    error = np.where(usable, np.abs(design.y[:stop] - y_hat), np.nan)
-    naive = np.where(usable, np.abs(design.y[:stop]), np.nan)
-    fallback = np.isnan(y_hat)
-    reasons = []
-    if fallback[start:].any():
-        reasons.append(
-            f"persistence: fewer than {config.min_history_days} days of sound history before it"
-        )
-    beaten = _loses(error, naive, start=start, stop=stop, step=design.step, days=config.gate_days)
-    if beaten[start:].any():
-        reasons.append(f"persistence: the model lost to it over the {config.gate_days} days before")
-    fallback |= beaten
+    fallback, reasons = _gate(design, y_hat, start, config)
     y_hat = np.where(fallback, 0.0, y_hat)
     # Persistence has no quantile models: its past errors alone make the interval.
     low, high = np.where(fallback, 0.0, low), np.where(fallback, 0.0, high)
-    miss = np.where(usable, np.maximum(low - design.y[:stop], design.y[:stop] - high), np.nan)
+    y = np.where(design.usable[:stop], design.y[:stop], np.nan)
     widen = rolling_quantile(
-        miss, start, stop, delay=design.step + 1, days=config.calibration_days, level=config.level
+        np.maximum(low - y, y - high),
+        start,
+        stop,
+        delay=design.step + 1,
+        days=config.calibration_days,
+        level=config.level,
     )
     base = design.last[start:stop]
     lower, upper = low[start:] - widen, high[start:] + widen
     # A negative correction may not turn the interval inside out.
     middle = 0.5 * (lower + upper)
-    lower, upper = np.minimum(lower, middle), np.maximum(upper, middle)
     return Rolled(
         start=start,
         point=np.exp(base + y_hat[start:]),
-        low=np.exp(base + lower),
-        high=np.exp(base + upper),
+        low=np.exp(base + np.minimum(lower, middle)),
+        high=np.exp(base + np.maximum(upper, middle)),
         fallback=fallback[start:],
-        reasons=tuple(reasons),
+        reasons=reasons,
     )
+
+
+def _gate(
+    design: Design, y_hat: Float64[np.ndarray, " stop"], start: int, config: ForecastConfig
+) -> tuple[Bool[np.ndarray, " stop"], tuple[str, ...]]:
+    """Rows that are left to persistence, and why."""
+    stop = len(y_hat)
+    y = np.where(design.usable[:stop], design.y[:stop], np.nan)
+    missing = np.isnan(y_hat)
+    beaten = _loses(
+        np.abs(y - y_hat), np.abs(y), start=start, stop=stop, step=design.step,
+        days=config.gate_days,
+    )  # fmt: skip
+    reasons = []
+    if missing[start:].any():
+        reasons.append(
+            f"persistence: fewer than {config.min_history_days} days of sound history before it"
+        )
+    if beaten[start:].any():
+        reasons.append(f"persistence: the model lost to it over the {config.gate_days} days before")
+    return missing | beaten, tuple(reasons)
 
 
 def _loses(
@@ -246,7 +260,7 @@ def forecast_next(
     design = hourly_design(longer, quality, step=step)
     rolled = roll_forward(design, target, target + 1, chosen)
     known = bool(np.isfinite(rolled.low[0]))
-    method = rolled.reasons[0] if rolled.fallback[0] else "boosting on lags, calendar and weather"
+    method = rolled.reasons[0] if rolled.fallback[0] else HOUR_METHOD
     return NextHour(
         time_utc=longer.time_utc[target],
         g_per_kwh=float(rolled.point[0]),

@@ -26,7 +26,8 @@ from carbon.forecast_data import (
     load_forecast_data,
     with_rows,
 )
-from carbon.forecast_models import Bounds, Middle, fit_bounds, fit_middle
+from carbon.forecast_hour import HOUR_METHOD, HourModel, fit_hour
+from carbon.forecast_models import Bounds, fit_bounds
 from carbon.forecast_path import (
     FOREST_METHOD,
     PATH_METHOD,
@@ -43,7 +44,6 @@ from carbon.forecast_path import (
 from carbon.learned import HoursAhead, LearnedConfig, Progress, Rows, late_rows, newest_known
 from carbon.quality import DAY_H, FeedQuality, inspect_feed
 
-HOUR_METHOD: Final = "boosting on lags, calendar and weather"
 PERSISTENCE: Final = "persistence (the last value held)"
 YESTERDAY: Final = "yesterday's profile"
 TAIL_DAYS: Final = 40
@@ -66,7 +66,7 @@ class Models:
     """
 
     path: PathModel | ForestPath
-    hour: tuple[Middle, Bounds] | None
+    hour: tuple[HourModel, Bounds] | None
 
     def predict(
         self, known: ForecastData, quality: FeedQuality, design: PathDesign
@@ -211,7 +211,7 @@ class _Fit:
             newest=newest,
             config=self.config,
         )
-        return Models(path=path, hour=(fit_middle(x, y, self.config.boost), bounds))
+        return Models(path=path, hour=(fit_hour(hourly, rows, self.config.boost), bounds))
 
     def check(self, trial: Models, begin: int, newest: int) -> Check:
         """Forecast rows ``begin`` to ``newest`` from every hour among them."""

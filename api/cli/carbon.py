@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from api.cli import grid_options
+from api.cli import carbon_forecast, grid_options
 from api.cli.carbon_account import account
 from api.cli.carbon_backtest import backtest
 
 if TYPE_CHECKING:
     from carbon.entries import LedgerTotal
     from carbon.intensity.protocol import IntensityReading
+    from carbon.learned_source import ForecastOptions
     from carbon.monitor import CarbonMonitor
 
 app = typer.Typer(
@@ -32,6 +33,8 @@ app = typer.Typer(
         "--token-file wt.login\n\n"
         "  greenboard carbon now --trace em_gb.csv.gz --basis life --at 2024-06-01T12:00Z\n\n"
         "  greenboard carbon forecast --hours 12 --json\n\n"
+        "  greenboard carbon forecast --trace cc_de.csv.gz --at 2021-10-01T07:00Z --plot de.png"
+        "\n\n"
         "  greenboard carbon ledger runs/demo/ledger.jsonl --by case\n\n"
         "  greenboard carbon account runs/demo/ledger.jsonl --heat 0.6:0.9:203"
     ),
@@ -98,7 +101,7 @@ def now(
     )  # fmt: skip
     reading = monitor.now()
     if as_json:
-        typer.echo(json.dumps(_as_json(reading), indent=2))
+        typer.echo(json.dumps(carbon_forecast.as_row(reading), indent=2))
         return
     typer.echo(f"{reading.g_per_kwh:.1f} gCO2e/kWh  ({reading.kind}, {reading.basis})")
     typer.echo(f"zone {reading.zone}, from {reading.time:%Y-%m-%d %H:%M} UTC, {_age(reading)}")
@@ -124,31 +127,26 @@ def forecast(
     at: At = None,
     cache_dir: CacheDir = None,
     neso_url: NesoUrl = None,
+    method: carbon_forecast.Method = "learned",
+    delay_min: carbon_forecast.DelayMin = 0,
+    history: carbon_forecast.History = None,
+    quick: carbon_forecast.Quick = False,
+    plot: carbon_forecast.Plot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Carbon intensity of the coming clock hours, with 95 % intervals and the method."""
+    """Carbon intensity of the coming clock hours, with 90 % intervals and the method.
+
+    Example: greenboard carbon forecast --trace cc_de.csv.gz --at 2021-10-01T07:00Z --plot ahead.png
+    """
+    from carbon.learned_source import ForecastOptions
+
     monitor = _monitor(
         source=source, trace=trace, zone=zone, basis=basis, accounting=accounting,
         g_per_kwh=g_per_kwh, seed=seed, at=at, cache_dir=cache_dir, neso_url=neso_url,
         region=region, postcode=postcode, token_file=token_file,
+        forecast=ForecastOptions(method=method, delay_min=delay_min, history=history, quick=quick),
     )  # fmt: skip
-    readings = monitor.forecast(hours)
-    if as_json:
-        body = {"basis": monitor.basis, "forecast": [_as_json(r) for r in readings]}
-        typer.echo(json.dumps(body, indent=2))
-        return
-    first = readings[0]
-    typer.echo(f"zone {first.zone}, provider {first.provider}, basis {first.basis}")
-    typer.echo(f"{'hour (UTC)':<17}{'gCO2e/kWh':>10}{'95 % interval':>17}  kind")
-    for reading in readings:
-        low, high = reading.ci95 if reading.ci95 is not None else (float("nan"), float("nan"))
-        interval = f"{low:.1f} - {high:.1f}"
-        typer.echo(
-            f"{reading.time:%Y-%m-%d %H:%M} {reading.g_per_kwh:>10.1f}{interval:>17}  "
-            f"{reading.kind}"
-        )
-    for note in dict.fromkeys(r.note for r in readings if r.note):
-        typer.echo(f"note: {note}")
+    carbon_forecast.forecast(monitor, hours, as_json=as_json, plot=plot)
 
 
 @app.command("schedule")
@@ -266,6 +264,7 @@ def _monitor(
     region: int | None,
     postcode: str | None,
     token_file: Path | None,
+    forecast: ForecastOptions | None = None,
 ) -> CarbonMonitor:
     from api.settings import read_access
     from carbon.intensity.build import NESO_URL, GridConfig
@@ -287,7 +286,7 @@ def _monitor(
         neso_postcode=postcode,
         access=read_access(token_file, ",".join(names)),
     )
-    return build_monitor(config, meter="null", clock=_clock(at))
+    return build_monitor(config, forecast=forecast, meter="null", clock=_clock(at))
 
 
 def _clock(at: str | None) -> Callable[[], datetime]:
@@ -304,14 +303,6 @@ def _clock(at: str | None) -> Callable[[], datetime]:
             f"{at!r} lacks a time zone; add Z for UTC: {at}Z.", param_hint="--at"
         )
     return lambda: moment
-
-
-def _as_json(reading: IntensityReading) -> dict[str, Any]:
-    body = reading.as_dict()
-    value = body.pop("g_per_kwh")
-    body.pop("uncertainty_g_per_kwh")
-    interval = list(reading.ci95) if reading.ci95 is not None else None
-    return {"intensity_g_co2e_per_kwh": {"value": value, "ci95": interval, "n": 1}, **body}
 
 
 def _total_json(row: LedgerTotal) -> dict[str, Any]:

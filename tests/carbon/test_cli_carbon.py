@@ -165,3 +165,29 @@ def test_a_real_grid_from_the_command_line(shared_data: Path) -> None:
     body = json.loads(run("now", "--trace", file, "--at", "2021-01-01T00:00Z", "--json").stdout)
     assert body["intensity_g_co2e_per_kwh"]["value"] == 156.03
     assert body["kind"] == "measured"
+
+
+def test_a_learned_forecast_of_any_hour_as_json_and_picture(tmp_path: Path) -> None:
+    file, picture = tmp_path / "grid.csv", tmp_path / "ahead.png"
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    rows = (
+        f"{start + timedelta(hours=i):%Y-%m-%d %H:%M},{200 + 50 * ((i * 7) % 24) / 24 + i % 13}\n"
+        for i in range(24 * 80)
+    )
+    file.write_text("time_utc,ci_direct\n" + "".join(rows))
+    result = run(
+        "forecast", "--trace", str(file), "--at", "2024-03-16T13:20Z", "--hours", "24",
+        "--delay-min", "60", "--quick", "--json", "--plot", str(picture),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    ahead = json.loads(result.stdout)["forecast"]
+    assert [row["time"] for row in ahead][:2] == ["2024-03-16T14:00:00Z", "2024-03-16T15:00:00Z"]
+    assert len(ahead) == 24
+    assert "fitted on 75 days up to 2024-03-16T12 UTC" in ahead[0]["note"]
+    for row in ahead:
+        low, high = row["intensity_g_co2e_per_kwh"]["interval90"]
+        assert 0 < low < high
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    refused = run("forecast", "--trace", str(file), "--plot", "ahead.gif", "--quick")
+    assert refused.exit_code == 2
+    assert "png, .svg or .pdf" in refused.output
