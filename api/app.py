@@ -25,7 +25,7 @@ from api.metrics import Metrics
 from api.middleware import BodyLimit, Timing
 from api.problems import Problem, install
 from api.reviews import Reviews
-from api.routes import carbon, cases, server
+from api.routes import account, carbon, cases, server
 from api.settings import Settings, read_settings
 from api.spend import Spend
 from api.store.database import Database
@@ -106,6 +106,7 @@ def create_app(
     install(app)
     app.include_router(cases.router)
     app.include_router(carbon.router)
+    app.include_router(account.router)
     app.include_router(server.router)
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(Timing, metrics=metrics)

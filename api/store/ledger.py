@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent.workflow.state import Charge
 from api.store.database import Database
 from api.store.tables import cases, ledger
+from carbon.entries import LedgerEntry
+from carbon.intensity.protocol import IntensityReading
 
 
 def charge_row(case_id: str, charge: Charge) -> dict[str, Any]:
@@ -47,6 +49,41 @@ async def charges_since(connection: AsyncConnection, since: datetime | None) -> 
     if since is not None:
         query = query.where(ledger.c.time >= since)
     return (await connection.execute(query)).all()
+
+
+async def entries(
+    connection: AsyncConnection, *, since: datetime | None, until: datetime | None
+) -> list[LedgerEntry]:
+    """Every charge as an entry of the carbon account, with the case's policy, unit and session."""
+    query = (
+        select(ledger, cases.c.policy, cases.c.unit, cases.c.session)
+        .outerjoin_from(ledger, cases, ledger.c.case_id == cases.c.id)
+        .order_by(ledger.c.id)
+    )
+    if since is not None:
+        query = query.where(ledger.c.time >= since)
+    if until is not None:
+        query = query.where(ledger.c.time < until)
+    return [_entry(row) for row in (await connection.execute(query)).all()]
+
+
+def _entry(row: Any) -> LedgerEntry:
+    reading = dict(row.intensity)
+    reading["time"] = datetime.fromisoformat(reading["time"])
+    return LedgerEntry(
+        time=row.time,
+        stage=row.stage,
+        case=row.case_id,
+        energy_kwh=row.energy_kwh,
+        energy_basis=row.energy_basis,
+        energy_source=row.energy_source,
+        energy_reason=row.reason,
+        intensity=IntensityReading(**reading),
+        g_co2e=row.g_co2e,
+        policy=row.policy,
+        unit=row.unit,
+        session=row.session,
+    )
 
 
 async def totals(

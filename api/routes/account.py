@@ -1,0 +1,107 @@
+"""The account of what was reviewed, and where the limits stand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api.account_schemas import AccountQuery, AccountView, LimitsView, LimitView
+from api.deps import Parts, Server, Viewer
+from api.problems import ProblemError, documented
+from api.settings import Settings
+from api.store import ledger
+from carbon.account_report import AccountReport, build_report
+from carbon.account_views import account_csv
+from carbon.errors import AccountError, HeatError
+from carbon.intensity.recorded import load_trace
+from carbon.intensity.trace import Trace
+
+COMMON = ("unauthorized", "forbidden", "invalid-request", "internal-error", "not-ready")
+CSV = "text/csv; charset=utf-8"
+router = APIRouter(prefix="/v1/carbon", tags=["carbon"])
+
+
+async def _account(server: Server, asked: AccountQuery) -> AccountReport:
+    """Draw the account up, off the event loop.
+
+    Raises:
+        ProblemError: 422 if what was declared makes no sense.
+    """
+    async with server.database.read() as connection:
+        entries = await ledger.entries(connection, since=asked.since, until=asked.until)
+
+    def draw() -> AccountReport:
+        declared = asked.declared()
+        return build_report(
+            lambda: entries,
+            ledger="server",
+            by=asked.by,
+            declared=declared,
+            year_trace=_trace(server.settings) if declared.heat is not None else None,
+            year=asked.year,
+        )
+
+    try:
+        return await asyncio.to_thread(draw)
+    except (HeatError, AccountError) as error:
+        raise ProblemError("invalid-request", str(error)) from error
+
+
+def _trace(settings: Settings) -> Trace | None:
+    if settings.trace is None:
+        return None
+    return load_trace(settings.trace, settings.basis, zone=settings.zone)
+
+
+@router.get(
+    "/account",
+    summary="Gross, SCI, avoided by recovered heat, and net",
+    responses=documented(*COMMON, "carbon-unavailable"),
+)
+async def account(
+    server: Parts, caller: Viewer, asked: Annotated[AccountQuery, Query()]
+) -> AccountView:
+    """The account as ``greenboard carbon account --json`` gives it.
+
+    Gross is what was booked. Avoided stands on a line of its own and lowers neither gross nor SCI;
+    a recovered fraction above 1 is refused. Where the server has a recorded trace, what must hold
+    for a net below 0 is computed on it.
+    """
+    report = await _account(server, asked)
+    return AccountView.model_validate(report.as_dict())
+
+
+@router.get(
+    "/account.csv",
+    summary="The account's rows as CSV",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "The rows."},
+        **documented(*COMMON, "carbon-unavailable"),
+    },
+)
+async def account_as_csv(
+    server: Parts, caller: Viewer, asked: Annotated[AccountQuery, Query()]
+) -> Response:
+    """One line a row, units in the headings; an empty cell is unknown, never 0."""
+    report = await _account(server, asked)
+    return Response(account_csv(report.account.rows), media_type=CSV)
+
+
+@router.get("/limits", summary="Where the limits stand", responses=documented(*COMMON))
+async def limits(
+    server: Parts,
+    caller: Viewer,
+    session: Annotated[
+        str | None, Query(min_length=1, max_length=200, description="For a session's limit.")
+    ] = None,
+) -> LimitsView:
+    """Spent and left in the present day and month and in a session, and what happens at present."""
+    found = server.kit.limits.status(server.clock(), session=session)
+    return LimitsView(
+        timezone=server.settings.timezone,
+        session=session,
+        limits=[LimitView.model_validate(status.as_dict()) for status in found],
+    )
