@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from agent.workflow.state import Charge
+from carbon.prometheus import BudgetGauge, CarbonCollector, Reading
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """Counters of requests, cases, decisions, energy and carbon."""
+    """Counters of requests, cases, decisions, energy and carbon; gauges of grid and budgets.
+
+    Attributes:
+        registry: where everything is registered.
+        budgets: where the budgets stand; whoever serves a scrape brings them up to date.
+    """
 
     def __init__(self) -> None:
         """Start from zero."""
         self.registry = CollectorRegistry()
+        self.budgets: tuple[BudgetGauge, ...] = ()
+        self._grid: CarbonCollector | None = None
         self.requests = Histogram(
             "greenboard_request_seconds",
             "Time to answer a request",
@@ -62,6 +71,13 @@ class Metrics:
             registry=self.registry,
         )
 
+    def watch_grid(self, reading: Callable[[], Reading], clock: Callable[[], datetime]) -> None:
+        """Show what this says of the grid, from now on; asked in a thread, never by a scrape."""
+        if self._grid is not None:
+            self.registry.unregister(self._grid)
+        self._grid = CarbonCollector(reading, budgets=lambda: self.budgets, clock=clock)
+        self.registry.register(self._grid)
+
     def charge(self, charges: Sequence[Charge]) -> None:
         """Count charges that were newly written."""
         for charge in charges:
@@ -73,5 +89,5 @@ class Metrics:
             self.g_co2e.labels(stage, charge.energy_basis).inc(charge.g_co2e)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Everything in Prometheus' text format; may wait a fraction of a second for the grid."""
         return generate_latest(self.registry)

@@ -9,15 +9,17 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import audit
-from api.deps import Admin, Parts, Viewer
+from api.deps import Admin, Parts, Server, Viewer
 from api.errors import AuditError
 from api.problems import ProblemError, documented
 from api.routes.carbon import reading_view
 from api.schemas import AuditView, Health, PoliciesView, Readiness
 from api.store import cases as store
 from api.views import model_view, policy_view
+from carbon.prometheus import BudgetGauge
 
 router = APIRouter()
+PLAN, LIMITS = "plan", "limits"
 COMMON = ("unauthorized", "forbidden", "internal-error", "not-ready")
 
 
@@ -65,10 +67,38 @@ async def readyz(server: Parts) -> Readiness:
     },
 )
 async def metrics(server: Parts, caller: Viewer) -> Response:
-    """Requests, cases, decisions, energy and carbon; takes a key like everything else."""
+    """Requests, cases, decisions, energy, grid and budgets; takes a key like everything else.
+
+    The grid is the last known value with its age: a provider that is slow or down delays nothing.
+    """
     fallback = server.kit.policies.acting().fallback_reason is not None
     server.metrics.policy_fallback.set(float(fallback))
-    return Response(server.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    server.metrics.budgets = budget_gauges(server)
+    text = await asyncio.to_thread(server.metrics.text)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def budget_gauges(server: Server) -> tuple[BudgetGauge, ...]:
+    """The day's budget that policies plan with, and the operator's hard limits but a session's."""
+    now, day = server.clock(), server.kit.budget
+    plan = BudgetGauge(
+        name=PLAN,
+        period="day",
+        limit_g_co2e=day.g_co2e_per_day,
+        left_g_co2e=day.left_g_co2e(now),
+    )
+    limits = (
+        BudgetGauge(
+            name=LIMITS,
+            period=status.budget.period,
+            limit_g_co2e=status.budget.hard_g_co2e,
+            left_g_co2e=status.left_g_co2e,
+        )
+        # There are as many sessions as boards meet: no time series for each.
+        for status in server.kit.limits.status(now)
+        if status.budget.period != "session"
+    )
+    return (plan, *limits)
 
 
 @router.get(

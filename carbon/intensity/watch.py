@@ -91,16 +91,22 @@ class WatchedSource:
         """
         return self._source.forecast(at, hours)
 
+    def recent(self, at: datetime) -> tuple[IntensityReading, ...]:
+        """What the source published of its past day; nothing where it publishes none.
+
+        Raises:
+            IntensityError: as the source.
+        """
+        return self._source.recent(at) if isinstance(self._source, _Remembers) else ()
+
     def _learn_past(self, moment: datetime) -> None:
         hour = floor_hour(moment)
         with self._lock:
             if not self._ask_past or self._asked_hour == hour:
                 return
             self._asked_hour = hour
-        if not isinstance(self._source, _Remembers):
-            return
         try:
-            past = self._source.recent(moment)
+            past = self.recent(moment)
         except IntensityError:
             # The present is known; only less can be checked.
             return
