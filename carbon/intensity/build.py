@@ -116,6 +116,8 @@ def build_source(config: GridConfig, *, clock: Callable[[], datetime] = utc_now)
     if unknown or len(set(names)) != len(names):
         what = f"Unknown source {unknown[0]!r}" if unknown else "A source is named twice"
         raise IntensityError(f"{what}. Allowed, each once: {', '.join(SOURCES)}.")
+    if "neso" not in names and (config.neso_region, config.neso_postcode) != (None, None):
+        raise IntensityError("A region or postcode is for the source 'neso' alone; name it too.")
     built: list[IntensitySource] = []
     for name in names:
         # The synthetic grid stands for whatever it stands in for.

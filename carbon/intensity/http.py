@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from carbon.errors import IntensityError
-from carbon.intensity.secret import blank, credentials_in
+from carbon.intensity.secret import LOOPBACK, blank, credentials_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -209,6 +209,8 @@ class HttpClient:
                 timeout=timeout_s,
                 stream=True,
                 allow_redirects=False,
+                # What stays on this machine must not leave it by way of a proxy.
+                proxies=_past_proxies(url),
                 # Without this, an entry in ~/.netrc replaces the header that was asked for.
                 auth=_as_it_is,
             ) as answer:
@@ -252,6 +254,11 @@ class HttpClient:
             raise HttpStatusError(
                 f"The provider answered HTTP {status}: {short or 'no body'}", status=status
             )
+
+
+def _past_proxies(url: str) -> dict[str, str] | None:
+    host = urlsplit(url).hostname
+    return {"no_proxy": host} if host in LOOPBACK else None
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -121,9 +121,18 @@ def test_a_region_and_a_postcode(provider: NesoServer) -> None:
         ((*MAPS[:2], "--token-file", "nowhere"), SettingsError, "Cannot read the token file"),
         (("--token-file", "nowhere"), SettingsError, "is for the source electricity-maps"),
         (("--postcode", "RG10", "--region", "3"), IntensityError, "not both"),
+        (("--postcode", "RG10", "--source", "synthetic"), IntensityError, "for the source 'neso'"),
         (("--postcode", "elsewhere"), IntensityError, "no British postcode"),
     ],
-    ids=["no token", "no account", "no file", "no use", "two places", "no postcode"],
+    ids=[
+        "no token",
+        "no account",
+        "no file",
+        "no use",
+        "two places",
+        "place unused",
+        "no postcode",
+    ],
 )
 def test_what_is_missing_is_said_once_and_clearly(
     arguments: tuple[str, ...], error: type[Exception], says: str

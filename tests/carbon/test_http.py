@@ -115,3 +115,14 @@ def test_netrc_does_not_replace_the_header(
     neso_server.answers("/x", {"body": "ok"})
     client(Time()).get_text(neso_server.url + "/x", {"Authorization": "Bearer abcdefgh"})
     assert neso_server.headers[0]["authorization"] == "Bearer abcdefgh"
+
+
+def test_what_stays_on_this_machine_goes_past_a_proxy(
+    neso_server: NesoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    neso_server.answers("/x", {"body": "ok"})
+    assert client(Time(), retries=0).get_text(neso_server.url + "/x", TOKEN) == "ok"
