@@ -215,6 +215,9 @@ class ReadingView(Out):
     kind: str
     age_s: float
     uncertainty_g_per_kwh: float | None
+    interval90_g_per_kwh: tuple[float, float] | None = Field(
+        default=None, description="Holds 90 % of the values, where a forecaster gives it."
+    )
     note: str
 
 

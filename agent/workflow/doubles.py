@@ -116,6 +116,7 @@ class StillReading:
     age_s: float = 0.0
     uncertainty_g_per_kwh: float | None = None
     note: str = "made up for a test"
+    interval90_g_per_kwh: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ def reading_view(reading: Any) -> ReadingView:
         kind=reading.kind,
         age_s=reading.age_s,
         uncertainty_g_per_kwh=reading.uncertainty_g_per_kwh,
+        interval90_g_per_kwh=reading.interval90_g_per_kwh,
         note=reading.note,
     )
 
