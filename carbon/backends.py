@@ -14,7 +14,7 @@ from carbon.pipeline import PipelineAssumptions
 from carbon.units import Power
 
 BYTES_PER_GB = 1e9
-MeterName = Literal["machine", "modelled", "null"]
+MeterName = Literal["machine", "process", "modelled", "null"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +170,7 @@ class MachineMeter:
         rapl: processor and memory counters.
         nvml: GPU counters.
         model: what stands in for cpu and memory.
+        name: what it is called.
     """
 
     def __init__(
@@ -178,15 +179,17 @@ class MachineMeter:
         rapl: Meter | None = None,
         nvml: Meter | None = None,
         model: Meter | None = None,
+        name: str = "machine",
     ) -> None:
+        self._name = name
         self._rapl = rapl if rapl is not None else RaplMeter()
         self._nvml = nvml if nvml is not None else NvmlMeter()
         self._model = model if model is not None else ModelledMeter()
 
     @property
     def name(self) -> str:
-        """``machine``."""
-        return "machine"
+        """``machine``, or what it was called."""
+        return self._name
 
     def begin(self) -> MachineRun:
         """Start all of them."""
@@ -270,8 +273,17 @@ class NullMeter:
         return _GivenRun((part,))
 
 
+def _process_meter() -> Meter:
+    # Attribution builds on the probes of this module.
+    from carbon.attribution import process_counters  # noqa: PLC0415
+
+    rapl, nvml = process_counters()
+    return MachineMeter(rapl=rapl, nvml=nvml, name="process")
+
+
 METERS: dict[MeterName, Callable[[], Meter]] = {
     "machine": MachineMeter,
+    "process": _process_meter,
     "modelled": ModelledMeter,
     "null": NullMeter,
 }

@@ -124,5 +124,5 @@ def test_no_parts_is_no_figure() -> None:
 
 def test_an_unknown_meter_names_the_known() -> None:
     assert make_meter("null").name == "null"
-    with pytest.raises(MeterError, match="Allowed: machine, modelled, null"):
+    with pytest.raises(MeterError, match="Allowed: machine, process, modelled, null"):
         make_meter("watts")

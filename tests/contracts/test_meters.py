@@ -9,7 +9,15 @@ from typing import get_args
 
 import pytest
 
-from carbon.backends import METERS, MachineMeter, ModelledMeter, NullMeter, ReplayMeter
+from carbon.attribution import AttributedMeter
+from carbon.backends import (
+    METERS,
+    MachineMeter,
+    ModelledMeter,
+    NullMeter,
+    ReplayMeter,
+    make_meter,
+)
 from carbon.counters import NvmlMeter, RaplMeter
 from carbon.meter import Component, EnergyBasis, Meter, MeterRun, energy_window
 
@@ -22,6 +30,8 @@ MADE: dict[str, Callable[[], Meter]] = {
     "replay": lambda: ReplayMeter.of_joules([1.0] * 100),
     "rapl absent": lambda: RaplMeter(ABSENT),
     "nvml": NvmlMeter,
+    "process": lambda: make_meter("process"),
+    "process, RAPL absent": lambda: AttributedMeter(RaplMeter(ABSENT)),
 }
 
 
