@@ -13,6 +13,7 @@ import typer
 from api.cli import carbon_forecast, grid_options
 from api.cli.carbon_account import account
 from api.cli.carbon_backtest import backtest
+from api.cli.carbon_metrics import metrics
 
 if TYPE_CHECKING:
     from carbon.entries import LedgerTotal
@@ -193,6 +194,7 @@ def schedule(
 
 
 app.command("backtest")(backtest)
+app.command("metrics")(metrics)
 app.command("account")(account)
 
 
