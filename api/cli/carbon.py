@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from api.cli import carbon_forecast, grid_options
+from api.cli import carbon_forecast, carbon_schedule, grid_options
 from api.cli.carbon_account import account
 from api.cli.carbon_backtest import backtest
 from api.cli.carbon_metrics import metrics
@@ -153,12 +153,13 @@ def forecast(
 @app.command("schedule")
 def schedule(
     *,
-    duration_h: Annotated[float, typer.Option(help="Hours of work.")],
-    power_w: Annotated[float, typer.Option(help="Draw while it runs, W.")],
-    slack_h: Annotated[float, typer.Option(help="Hours that it may end later.")] = 12.0,
-    interruptible: Annotated[
-        bool, typer.Option("--interruptible", help="May pause; the best hours are taken.")
-    ] = False,
+    duration_h: carbon_schedule.DurationH,
+    power_w: carbon_schedule.PowerW,
+    slack_h: carbon_schedule.SlackH = None,
+    deadline: carbon_schedule.Deadline = None,
+    interruptible: carbon_schedule.Interruptible = False,
+    method: carbon_schedule.MethodOption = "auto",
+    time_zone: carbon_schedule.TimeZone = "UTC",
     source: Source = None,
     trace: TraceFile = None,
     zone: grid_options.Zone = None,
@@ -176,21 +177,35 @@ def schedule(
 ) -> None:
     """When to run a job within its deadline, and the gCO2e expected now and then.
 
-    Example: greenboard carbon schedule --duration-h 4 --slack-h 12 --power-w 300
-    """
-    from api.cli import carbon_schedule
+    It plans; it starts nothing. Ask again each hour until it says 'run now': forecasts change.
+    Shares of what perfect foresight saves are in carbon/README.md.
 
+    Examples:
+      greenboard carbon schedule --duration-h 4 --slack-h 12 --power-w 300
+
+      greenboard carbon schedule --duration-h 2.5 --power-w 150 --interruptible
+        --deadline 2030-06-01T18:00Z
+
+      greenboard carbon schedule --duration-h 4 --power-w 300 --method learned
+        --trace em_gb.csv.gz --time-zone Europe/London --at 2024-06-01T05:00Z
+    """
     moment = _clock(at)()
+    job = carbon_schedule.job_of(
+        at=moment, duration_h=duration_h, power_w=power_w, slack_h=slack_h, deadline=deadline,
+        interruptible=interruptible,
+    )  # fmt: skip
     monitor = _monitor(
         source=source, trace=trace, zone=zone, basis=basis, accounting=accounting,
         g_per_kwh=g_per_kwh, seed=seed, at=moment.isoformat(), cache_dir=cache_dir,
         neso_url=neso_url,
         region=region, postcode=postcode, token_file=token_file,
     )  # fmt: skip
+    recording = None
+    if trace is not None and (not source or "trace" in source):
+        recording = carbon_schedule.Recording(path=trace, basis=basis, time_zone=time_zone)
     carbon_schedule.schedule(
-        monitor, at=moment, duration_h=duration_h, slack_h=slack_h, power_w=power_w,
-        interruptible=interruptible, as_json=as_json,
-    )  # fmt: skip
+        monitor, job, at=moment, method=method, recording=recording, as_json=as_json
+    )
 
 
 app.command("backtest")(backtest)

@@ -13,6 +13,8 @@ from carbon.schedule_backtest import (
     WaitingConfig,
     learned_changes,
     regret,
+    regret_interruptible,
+    runs_of,
     starts_of,
     yesterday_changes,
 )
@@ -98,6 +100,42 @@ def test_foresight_has_no_regret_and_running_now_saves_nothing() -> None:
     none = regret(data, QUICK, np.zeros_like(perfect), rows, rng)
     assert none["share_of_perfect"]["value"] == 0.0
     assert none["mean_wait_h"]["value"] == 0.0
+
+
+def test_the_pausing_policy_by_hand() -> None:
+    changes = np.array([[0, -1, 5, 5], [0, 3, 4, 4], [0, -2, 9, 9], [0, 9, 9, 9]], dtype=float)
+    # Two hours of work in four: one cleaner hour is ahead, so it runs; then none is, so it runs.
+    assert runs_of(changes, np.array([0]), 2).tolist() == [[True, True, False, False]]
+    # One hour of work: it waits for the one cleaner hour.
+    assert runs_of(changes, np.array([0]), 1).tolist() == [[False, True, False, False]]
+
+
+@pytest.mark.parametrize("work", [1, 2, 5])
+def test_the_work_is_done_whatever_is_foreseen(work: int) -> None:
+    changes = np.random.default_rng(0).normal(size=(80, 7))
+    changes[:, 0] = 0.0
+    for foreseen in (changes, -np.abs(changes), np.abs(changes)):
+        runs = runs_of(foreseen, np.arange(70), work)
+        assert (runs.sum(axis=1) == work).all()
+
+
+def test_foresight_of_hours_has_no_regret_and_pausing_saves_more() -> None:
+    data = feed()
+    g = data.trace.g_per_kwh
+    rows = np.arange(24 * 30, 24 * 60)
+    hourly = QUICK.hourly
+    assert (hourly.duration_h, hourly.slack_h) == (1, 4)
+    perfect = np.stack([np.roll(g, -k) - g for k in range(5)], axis=1)
+    best = regret_interruptible(data, QUICK, perfect, rows, np.random.default_rng(0))
+    assert best["share_of_perfect"]["value"] == pytest.approx(1.0)
+    none = regret_interruptible(data, QUICK, np.zeros_like(perfect), rows, np.random.default_rng(0))
+    assert none["share_of_perfect"]["value"] == pytest.approx(0.0)
+    assert none["mean_wait_h"]["value"] == 0.0
+    through = regret(data, QUICK, yesterday_changes(data, QUICK), rows, np.random.default_rng(0))
+    more = best["perfect_saved_fraction"]["value"]
+    assert more >= through["perfect_saved_fraction"]["value"]
+    with pytest.raises(UnitError, match=r"config\.hourly"):
+        regret_interruptible(data, QUICK, perfect[:, :4], rows, np.random.default_rng(0))
 
 
 def test_a_grid_that_repeats_itself_is_foreseen_by_yesterday() -> None:
