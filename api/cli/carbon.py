@@ -13,6 +13,7 @@ import typer
 from api.cli import carbon_forecast, carbon_schedule, grid_options
 from api.cli.carbon_account import account
 from api.cli.carbon_backtest import backtest
+from api.cli.carbon_books import budget, export_codecarbon, import_codecarbon
 from api.cli.carbon_metrics import metrics
 
 if TYPE_CHECKING:
@@ -211,6 +212,9 @@ def schedule(
 app.command("backtest")(backtest)
 app.command("metrics")(metrics)
 app.command("account")(account)
+app.command("budget")(budget)
+app.command("import-codecarbon")(import_codecarbon)
+app.command("export-codecarbon")(export_codecarbon)
 
 
 @app.command("ledger")
@@ -222,11 +226,10 @@ def ledger(
     as_json: AsJson = False,
 ) -> None:
     """Energy and gross emissions booked so far; figures on different bases stay apart."""
-    from carbon.entries import total
-    from carbon.ledger import read_ledger
+    from carbon.ledger import ledger_totals
 
     warnings: list[str] = []
-    totals = total(read_ledger(path, on_unfinished=warnings.append), by)
+    totals = ledger_totals(path, by, on_unfinished=warnings.append)
     if as_json:
         body = {
             "ledger": str(path),
