@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from carbon.errors import IntensityError
-from carbon.intensity.cache import ResponseCache
+from carbon.intensity.cache import CachedBody, ResponseCache
 from carbon.intensity.protocol import as_utc
 
 Parsed = TypeVar("Parsed")
+MOST_READ = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,7 @@ class KeptAnswers:
         self._cache = cache if cache is not None else ResponseCache()
         self.freshness = freshness if freshness is not None else Freshness()
         self._clock = clock
+        self._read: dict[str, tuple[CachedBody, Any]] = {}
 
     def now(self) -> datetime:
         """The present, UTC."""
@@ -111,7 +113,19 @@ class KeptAnswers:
             # One from the future would count as fresh until then; the clock was wrong once.
             return None, 0.0
         try:
-            return parse(url, cached.body), cached.age_s(now)
+            return self._parsed(url, parse, cached), cached.age_s(now)
         except IntensityError:
             # A file that was damaged, or kept by another version, is as good as none.
             return None, 0.0
+
+    def _parsed(self, url: str, parse: Callable[[str, str], Parsed], cached: CachedBody) -> Parsed:
+        """What a kept body says; read once, since every reading asks for it again."""
+        held = self._read.get(url)
+        if held is not None and held[0] is cached:
+            return cast(Parsed, held[1])
+        value = parse(url, cached.body)
+        # One assignment each: another thread sees the old ones or the new ones.
+        if len(self._read) >= MOST_READ:
+            self._read = {}
+        self._read[url] = (cached, value)
+        return value

@@ -50,6 +50,7 @@ class WatchedSource:
         self._ask_past = ask_past
         self._seen: dict[datetime, float] = {}
         self._asked_hour: datetime | None = None
+        self._judged: tuple[IntensityReading, list[str]] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -74,10 +75,7 @@ class WatchedSource:
             # A kept answer repeats itself by design, and its note says how old it is.
             return reading
         self._learn_past(moment)
-        with self._lock:
-            self._remember(reading)
-            seen = dict(self._seen)
-        doubts = [*_stale(reading), *_defects(seen, reading)]
+        doubts = [*_stale(reading), *self._defects(reading)]
         if not doubts:
             return reading
         kind = "estimated" if reading.kind == "measured" else reading.kind
@@ -114,10 +112,29 @@ class WatchedSource:
             for reading in past:
                 self._remember(reading)
 
+    def _defects(self, reading: IntensityReading) -> list[str]:
+        """What is doubtful beside the history; judged once for each value that comes."""
+        with self._lock:
+            self._remember(reading)
+            if self._judged is not None and _same(self._judged[0], reading):
+                return self._judged[1]
+            seen = dict(self._seen)
+        found = _defects(seen, reading)
+        with self._lock:
+            self._judged = (reading, found)
+        return found
+
     def _remember(self, reading: IntensityReading) -> None:
+        if self._seen.get(reading.time) == reading.g_per_kwh:
+            return
+        self._judged = None
         self._seen[reading.time] = reading.g_per_kwh
         oldest = max(self._seen) - KEPT
         self._seen = {t: v for t, v in self._seen.items() if t >= oldest}
+
+
+def _same(one: IntensityReading, other: IntensityReading) -> bool:
+    return (one.time, one.g_per_kwh) == (other.time, other.g_per_kwh)
 
 
 def _stale(reading: IntensityReading) -> list[str]:

@@ -65,3 +65,20 @@ def test_what_is_not_worth_keeping_does_not_hide_a_good_answer() -> None:
     assert kept(cache).fetch(URL, provider, parse).value == 0
     provider.body = ""
     assert kept(cache).fetch(URL, provider, parse).value == 5
+
+
+def test_a_kept_answer_is_read_once_and_a_new_one_again() -> None:
+    cache, provider, read = ResponseCache(), Provider(), []
+
+    def counted(url: str, body: str) -> int:
+        read.append(body)
+        return parse(url, body)
+
+    held = kept(cache)
+    for _ in range(5):
+        assert held.fetch(URL, provider, counted).value == 1
+    assert read == ["1", "1"], "once as it came, once as it was kept"
+    cache.put(URL, "7", AT)
+    assert held.fetch(URL, provider, counted).value == 7
+    for i in range(40):
+        held.fetch(f"{URL}/{i}", provider, counted)

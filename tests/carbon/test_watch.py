@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from carbon.errors import IntensityError
 from carbon.intensity.fixed import FixedSource
@@ -119,3 +121,30 @@ def test_a_fallback_keeps_its_own_words() -> None:
 
     reading = WatchedSource(Kept([7.0] * 40)).now(START + 30 * HOUR)
     assert (reading.kind, reading.note) == ("fallback", "kept answer")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([0.0, 1e-9, 27.0, 27.4, 300.0, 3000.0]), min_size=1, max_size=60),
+    st.integers(min_value=0, max_value=3),
+)
+def test_any_history_gives_the_value_as_it_came(values: list[float], late_h: int) -> None:
+    feed = Feed(values, late_h=late_h)
+    watched = WatchedSource(feed)
+    for hour in range(late_h, len(values)):
+        at = START + hour * HOUR
+        reading = watched.now(at)
+        assert reading.g_per_kwh == feed.now(at).g_per_kwh
+        assert (reading.kind == "measured") == (reading.note == "")
+        assert watched.now(at) == reading
+
+
+def test_what_was_judged_is_judged_again_when_more_is_known() -> None:
+    values = moving(30)
+    values[28:] = [values[27]] * 2
+    watched = WatchedSource(Feed(values, remembers=False))
+    at = START + 29 * HOUR
+    assert watched.now(at).kind == "measured"
+    for hour in (27, 28):
+        watched.now(START + hour * HOUR)
+    assert watched.now(at).kind == "estimated"
