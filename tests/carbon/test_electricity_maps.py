@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -272,7 +273,10 @@ def test_a_rate_limit_is_respected_and_a_kept_answer_stands_in(
     assert len(neso_server.asked) == 2, "asked again although told to wait an hour"
 
 
-def test_the_token_is_nowhere_to_be_seen(neso_server: NesoServer, tmp_path: Path) -> None:
+def test_the_token_is_nowhere_to_be_seen(
+    neso_server: NesoServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     echo = json.dumps({**row(), "echo": TOKEN})
     denied = {"status": 403, "body": f"{TOKEN} may not"}
     neso_server.answers(LATEST, {"body": echo})
@@ -282,6 +286,8 @@ def test_the_token_is_nowhere_to_be_seen(neso_server: NesoServer, tmp_path: Path
     with pytest.raises(IntensityError) as caught:
         made.forecast(AT, 2)
     shown += [str(caught.value), repr(caught.value.__cause__)]
+    shown += [caplog.text]
+    assert "GET /v3" in caplog.text
     shown += [file.read_text() for file in tmp_path.rglob("*") if file.is_file()]
     assert len(shown) > 5
     assert not [text for text in shown if TOKEN in text]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -296,7 +297,10 @@ def test_a_slow_body_and_a_huge_body(server: NesoServer) -> None:
         source(server).now(AT)
 
 
-def test_credentials_are_nowhere_to_be_seen(server: NesoServer, tmp_path: Path) -> None:
+def test_credentials_are_nowhere_to_be_seen(
+    server: NesoServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     body = json.dumps({"data": points(1.0), "meta": meta(), "echo": [TOKEN, PASSWORD]})
     server.answers(FORECAST, {"body": body}, {"status": 400, "body": f"what is {TOKEN}"})
     made = source(server, cache=ResponseCache(tmp_path))
@@ -304,6 +308,8 @@ def test_credentials_are_nowhere_to_be_seen(server: NesoServer, tmp_path: Path) 
     with pytest.raises(IntensityError, match="what is") as caught:
         made.forecast(AT, 40)
     shown += [str(caught.value), repr(caught.value.__cause__)]
+    shown += [caplog.text]
+    assert "GET /login" in caplog.text
     kept = [file.read_text() for file in tmp_path.rglob("*") if file.is_file()]
     assert kept
     secrets = (TOKEN, base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
