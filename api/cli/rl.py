@@ -85,8 +85,11 @@ def train(
     from agent.sessions import SessionSource
     from agent.training import TrainingTask, TrainPpoConfig, check_out, train_ppo, warm_start_named
     from api.cli.progress import stage_bar
+    from api.cli.targets import check_out_folder
     from carbon.monitor import build_monitor
 
+    check_out(out, resume)
+    check_out_folder(out)
     config = TrainPpoConfig(steps=steps, seed=seed, warm_start=warm_start_named(warm_start))
     source = SessionSource.open(bundle, trace=trace, env_id=env)
     held_out = source.folds[-1] if fold is None else fold
@@ -96,7 +99,6 @@ def train(
         setup=sessions.envs.setup,
         provenance=training_facts(source, held_out),
     )
-    check_out(out, resume)
     options = WaitOptions(
         wait=wait_for_clean, dry_run=dry_run, slack_h=slack_h, duration_h=duration_h
     )
@@ -104,7 +106,8 @@ def train(
     monitor = None
     if options.planned or ledger is not None:
         chosen = grid_config(grid, grid_trace, waits=options.planned)
-        monitor = build_monitor(chosen, ledger=ledger, clock=timing.clock)
+        books = None if dry_run else ledger
+        monitor = build_monitor(chosen, ledger=books, clock=timing.clock)
     waited = wait_or_plan(options, monitor, cores=1, timing=timing, as_json=as_json)
     with metered_training(monitor, waited, out) as record, stage_bar("rl train") as show:
         done = 0

@@ -59,6 +59,7 @@ def train(
     """
     from agent.build import build_bundle
     from api.cli.progress import stage_bar
+    from api.cli.targets import check_out_folder
     from carbon.monitor import build_monitor
     from distill.bundle import METRICS, check_target, read_json
     from distill.cohort import read_cohort
@@ -69,12 +70,15 @@ def train(
         wait=wait_for_clean, dry_run=dry_run, slack_h=slack_h, duration_h=duration_h
     )
     config = TrainConfig.preset(preset, seed=seed, threads=threads)
+    # Training and hours of waiting shall not end in an error that can be known before.
+    check_target(out)
+    check_out_folder(out, replaced=True)
     if options.planned:
-        # Hours of waiting shall not end in an error that can be known before.
-        check_target(out)
         read_cohort(cohort)
     monitor = build_monitor(
-        grid_config(grid, trace, waits=options.planned), ledger=ledger, clock=timing.clock
+        grid_config(grid, trace, waits=options.planned),
+        ledger=None if dry_run else ledger,
+        clock=timing.clock,
     )
     waited = wait_or_plan(options, monitor, cores=config.n_threads, timing=timing, as_json=as_json)
     with stage_bar("train") as progress:

@@ -114,12 +114,13 @@ def invoke(*arguments: str) -> Any:
 def test_a_dry_run_tells_the_plan_and_writes_nothing(
     cohort: str, bundle: str, grid: str, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    out, ledger = tmp_path / "out", tmp_path / "ledger.jsonl"
     commands = (
         ["train", "--cohort", cohort, "--trace", grid],
         ["rl", "train", "--bundle", bundle, "--grid-trace", grid],
     )
     for command in commands:
+        command.extend(["--ledger", str(ledger)])
         result = invoke(*command, "--out", str(out), "--dry-run", "--duration-h", "2")
         assert result.exit_code == 0, result.output
         assert "start: 2024-01-03 12:00 UTC" in result.stdout
@@ -130,6 +131,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
         assert body["plan"][0]["start"] == "2024-01-03T12:00:00Z"
         assert body["saved_g_co2e"]["value"] == pytest.approx(1.2, rel=0.05)
     assert not out.exists()
+    assert not ledger.exists()
 
 
 @pytest.mark.usefixtures("small_preset")
