@@ -27,7 +27,7 @@ from carbon.intensity.protocol import Scope
 from carbon.intensity.recorded import load_trace
 from carbon.intensity.trace import Trace
 
-RECOVERIES = ((0.9, 1.0), (0.6, 0.9), (0.3, 0.9))
+RECOVERIES = ((0.9, 1.0), (0.6, 0.9))
 SCOPES: tuple[Scope, ...] = ("direct", "life")
 
 

@@ -223,13 +223,16 @@ def ledger(
     by: Annotated[
         Literal["stage", "case", "all"], typer.Option(help="One row for each.")
     ] = "stage",
+    recount: Annotated[
+        bool, typer.Option("--recount", help="Read every line; believe no sums kept beside it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Energy and gross emissions booked so far; figures on different bases stay apart."""
     from carbon.ledger import ledger_totals
 
     warnings: list[str] = []
-    totals = ledger_totals(path, by, on_unfinished=warnings.append)
+    totals = ledger_totals(path, by, use_index=not recount, on_unfinished=warnings.append)
     if as_json:
         body = {
             "ledger": str(path),

@@ -121,3 +121,10 @@ def test_a_broken_file_adds_nothing(ledger: Path, tmp_path: Path) -> None:
 
 def test_zone_and_basis_have_to_be_said(ledger: Path, tmp_path: Path) -> None:
     assert run("import-codecarbon", tmp_path / "e.csv", ledger).exit_code == 2
+
+
+def test_the_ledgers_sums_with_and_without_what_is_kept_beside_it(ledger: Path) -> None:
+    kept = json.loads(run("ledger", ledger, "--json").stdout)
+    counted = json.loads(run("ledger", ledger, "--recount", "--json").stdout)
+    assert kept == counted
+    assert counted["totals"][0]["g_co2e"]["value"] == pytest.approx(800.0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,16 @@ def test_hours_below_on_recorded_years(shared_data: Path, name: str, share: floa
         datetime.fromisoformat("2024-01-01T00:00Z"), datetime.fromisoformat("2025-01-01T00:00Z")
     )
     assert found.net_g_per_kwh == pytest.approx(float(year.g_per_kwh.mean()) - 182.7)
+
+
+@pytest.mark.shared_data
+def test_the_card_says_what_the_recorded_years_say(shared_data: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    place = root / "benchmarks" / "carbon_deployment.py"
+    spec = importlib.util.spec_from_file_location("carbon_deployment", place)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    table = benchmark.markdown(benchmark.measure(shared_data / "carbon"))
+    assert table in (root / "carbon" / "README.md").read_text(encoding="utf-8")
