@@ -93,7 +93,12 @@ def _waiting_lines(state: CaseState) -> list[str]:
         if event["kind"] != "deferral":
             continue
         plan = Plan.model_validate(event["data"])
-        lines.append(f"Waited for cleaner electricity, by estimate. {plan.why}".rstrip())
+        why = (
+            "because of a carbon limit."
+            if plan.by_limit
+            else "for cleaner electricity, by estimate."
+        )
+        lines.append(f"Waited {why} {plan.why}".rstrip())
         if after["kind"] == "wake":
             carbon = CarbonView.model_validate(state["carbon"])
             lines.append(

@@ -178,6 +178,7 @@ def _plan(asked: Asked, ends: datetime, wait_h: float, option: Option, why: str)
         transfer=option.action,
         energy_kwh=option.energy_kwh,
         why=why + how,
+        by_limit=True,
     )
 
 

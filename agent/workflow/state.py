@@ -112,7 +112,8 @@ class Plan(Record):
 
     What follows the intensities is missing (None or empty) in plans of earlier versions only.
     ``limit`` is the moment by which the work has to be over, ``latest_start`` is that less the
-    work's duration, or where the forecast ends.
+    work's duration, or where the forecast ends. ``by_limit``: a carbon limit makes the case wait,
+    not the hope for a cleaner hour.
     """
 
     wake_at: datetime
@@ -130,6 +131,7 @@ class Plan(Record):
     saved_g_co2e: Figure | None = None
     forecast: list[str] = []
     why: str = ""
+    by_limit: bool = False
 
 
 class Charge(Record):

@@ -137,6 +137,8 @@ def test_work_that_can_wait_waits_for_the_next_day(evidence: EvidenceTable) -> N
     after = review(evidence, kept, woken_at=datetime(2026, 3, 3, tzinfo=UTC))
     assert after.waits_for == "clinician"
     assert after.values["transfers_run"]
+    lines = after.values["explanation"]["lines"]
+    assert any(line.startswith("Waited because of a carbon limit. Hard") for line in lines)
     (day,) = kept.status(NOW)
     assert day.spent_g_co2e == pytest.approx(400.0, abs=0.01)
 
