@@ -61,11 +61,13 @@ def batch(
     import json
 
     from agent.workflow.opening import open_kit
+    from api.cli.targets import check_out_file
     from api.grid import grid_config
     from carbon.monitor import build_monitor
     from distill.cohort import read_cohort
 
     _check_executor(executor)
+    check_out_file(out)
     grid = grid_config(
         trace, source, zone=zone, basis=basis, region=region, postcode=postcode,
         token_file=token_file,

@@ -67,11 +67,13 @@ def synth(
 
     Example: greenboard cohort synth --out cohorts/synthetic --patients 2000 --seed 0
     """
+    from api.cli.targets import check_out_folder
     from distill.cohort_write import check_target, write_cohort
     from distill.synthetic import SyntheticConfig, make_synthetic
     from distill.synthetic_truth import TRUTH
 
     check_target(out, force)  # before the work, not after it
+    check_out_folder(out, replaced=True)
     names = tuple(name.strip() for name in privileged.split(",") if name.strip())
     cohort, truth = make_synthetic(
         SyntheticConfig(n_patients=patients, seed=seed, privileged=names, n_simulated=simulated)

@@ -56,7 +56,9 @@ def compare(
     from agent.report.render import write_report
     from agent.sessions import SessionSource
     from api.cli.progress import stage_bar
+    from api.cli.targets import check_out_folder
 
+    check_out_folder(out)
     source = SessionSource.open(bundle, trace=trace)
     config = CompareConfig(
         policies=None if policies is None else _names(policies),

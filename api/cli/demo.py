@@ -37,7 +37,9 @@ def demo(
 
     from api.cli.atomic import write_json
     from api.cli.demo_steps import DemoPlan, DemoRun
+    from api.cli.targets import check_out_folder
 
+    check_out_folder(out)
     plan = DemoPlan.quick(out, seed) if quick else DemoPlan.full(out, seed)
     run = DemoRun(plan, tell=(lambda line: typer.echo(line, err=as_json)))
     for name, step in _steps(plan, run):

@@ -25,10 +25,13 @@ def evaluate(
     """
     from api.cli.atomic import write_json
     from api.cli.figures import auc_line
+    from api.cli.targets import check_out_file
     from distill.cohort import read_cohort
     from distill.evaluate import evaluate_bundle
     from distill.runtime import StudentRuntime
 
+    if json is not None:
+        check_out_file(json)
     runtime = StudentRuntime.open(bundle)
     figures = evaluate_bundle(runtime, read_cohort(cohort), seed=seed)
     if json is not None:
