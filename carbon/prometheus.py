@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -85,13 +85,60 @@ class BudgetGauge:
     left_g_co2e: float
 
 
+class _LastKnown(Generic[Answer]):
+    """The last answer to a question that may take long, asked again in a thread of its own."""
+
+    def __init__(
+        self, what: str, ask: Callable[[], Answer], monotonic: Callable[[], float]
+    ) -> None:
+        self.what = what
+        self.failures = 0
+        self.up = False
+        self._ask = ask
+        self._monotonic = monotonic
+        self._answer: tuple[Answer, float] | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> threading.Thread:
+        """The thread that asks; at most one at a time, however many scrape."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self.refresh, name=f"carbon-metrics-{self.what}", daemon=True
+                )
+                self._thread.start()
+            return self._thread
+
+    def refresh(self) -> None:
+        """Ask now and wait; if there is no answer, the last one stays."""
+        try:
+            answer = self._ask()
+        except CarbonError:
+            self.failures += 1
+            self.up = False
+            return
+        self._answer = answer, self._monotonic()
+        self.up = True
+
+    @property
+    def answer(self) -> Answer | None:
+        """The last answer; None before the first."""
+        return None if self._answer is None else self._answer[0]
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it came; 0 before the first."""
+        return 0.0 if self._answer is None else max(0.0, self._monotonic() - self._answer[1])
+
+
 class CarbonCollector(Collector):
     """Carbon metrics of one process, for ``registry.register``.
 
     Args:
         reading: asks for the present intensity; may be slow, may raise ``CarbonError``.
         totals: sums of a ledger by stage (:func:`carbon.ledger.ledger_totals`); may be slow.
-        budgets: where the budgets stand.
+        budgets: where the budgets stand; may be slow.
         clock: the present (aware), for ages.
         monotonic: clock for the time since the last answer.
         patience_s: how long a scrape waits for new values.
@@ -107,79 +154,45 @@ class CarbonCollector(Collector):
         monotonic: Callable[[], float] = time.monotonic,
         patience_s: float = 0.2,
     ) -> None:
-        self._ask_reading = reading
-        self._ask_totals = totals
-        self._ask_budgets = budgets
         self._clock = clock
-        self._monotonic = monotonic
         self._patience_s = patience_s
-        self._lock = threading.Lock()
-        self._asking: threading.Thread | None = None
-        self._reading: Reading | None = None
-        self._answered_s: float | None = None
-        self._totals: tuple[LedgerTotal, ...] = ()
-        self._budgets: tuple[BudgetGauge, ...] = ()
-        self._failures = {"intensity": 0, "ledger": 0, "budgets": 0}
-        self._up = False
+        self._grid = _LastKnown("intensity", reading, monotonic)
+        self._ledger = (
+            None if totals is None else _LastKnown("ledger", lambda: tuple(totals()), monotonic)
+        )
+        self._budgets = (
+            None if budgets is None else _LastKnown("budgets", lambda: tuple(budgets()), monotonic)
+        )
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are known now; asks for newer ones on the way."""
-        thread = self._ask()
-        thread.join(timeout=self._patience_s)
-        with self._lock:
-            reading, answered_s, up = self._reading, self._answered_s, self._up
-            totals, budgets, failures = self._totals, self._budgets, dict(self._failures)
-        yield from self._intensity(reading, answered_s)
-        yield _gauge("source_up", "1 if the intensity source answered when last asked", float(up))
+        self._refresh()
+        yield from self._intensity()
+        yield _gauge(
+            "source_up", "1 if the intensity source answered when last asked", float(self._grid.up)
+        )
         failed = CounterMetricFamily(
             PREFIX + "refresh_failures", "Times that new values could not be had", labels=["what"]
         )
-        for what, count in failures.items():
-            failed.add_metric([what], count)
+        for part in self._parts():
+            failed.add_metric([part.what], part.failures)
         yield failed
-        if self._ask_totals is not None:
-            yield from _ledger_metrics(totals)
-        if self._ask_budgets is not None:
-            yield from _budget_metrics(budgets)
+        if self._ledger is not None:
+            yield from _ledger_metrics(self._ledger.answer or ())
+        if self._budgets is not None:
+            yield from _budget_metrics(self._budgets.answer or ())
 
-    def _ask(self) -> threading.Thread:
-        """The thread that asks; at most one at a time, however many scrape."""
-        with self._lock:
-            if self._asking is None or not self._asking.is_alive():
-                self._asking = threading.Thread(
-                    target=self.refresh, name="carbon-metrics", daemon=True
-                )
-                self._asking.start()
-            return self._asking
+    def _parts(self) -> tuple[_LastKnown[Any], ...]:
+        found = (self._grid, self._ledger, self._budgets)
+        return tuple(part for part in found if part is not None)
 
-    def refresh(self) -> None:
-        """Ask for new values now and wait for them; what cannot be had stays as it was."""
-        # The quick ones first, so that a slow provider does not hold them up.
-        if self._ask_budgets is not None:
-            found = self._try("budgets", self._ask_budgets)
-            if found is not None:
-                with self._lock:
-                    self._budgets = tuple(found)
-        if self._ask_totals is not None:
-            sums = self._try("ledger", self._ask_totals)
-            if sums is not None:
-                with self._lock:
-                    self._totals = tuple(sums)
-        reading = self._try("intensity", self._ask_reading)
-        with self._lock:
-            self._up = reading is not None
-            if reading is not None:
-                self._reading, self._answered_s = reading, self._monotonic()
+    def _refresh(self) -> None:
+        end = time.monotonic() + self._patience_s
+        for thread in [part.start() for part in self._parts()]:
+            thread.join(timeout=max(0.0, end - time.monotonic()))
 
-    def _try(self, what: str, ask: Callable[[], Answer]) -> Answer | None:
-        try:
-            return ask()
-        except CarbonError:
-            with self._lock:
-                self._failures[what] += 1
-            return None
-
-    def _intensity(self, reading: Reading | None, answered_s: float | None) -> Iterator[Metric]:
+    def _intensity(self) -> Iterator[Metric]:
+        reading = self._grid.answer
         value = GaugeMetricFamily(
             PREFIX + "intensity_g_co2e_per_kwh",
             "Carbon intensity of the grid, last known value",
@@ -193,13 +206,13 @@ class CarbonCollector(Collector):
         answer = GaugeMetricFamily(
             PREFIX + "intensity_answer_age_seconds", "Time since the intensity source last answered"
         )
-        if reading is not None and answered_s is not None:
+        if reading is not None:
             value.add_metric(
                 [reading.zone, reading.basis, reading.provider, reading.kind], reading.g_per_kwh
             )
             old_s = (as_utc(self._clock()) - reading.time).total_seconds()
             age.add_metric([reading.zone, reading.provider], max(0.0, old_s))
-            answer.add_metric([], max(0.0, self._monotonic() - answered_s))
+            answer.add_metric([], self._grid.age_s)
         # Without a value there is no sample: 0 g/kWh would be the best grid in the world.
         yield from (value, age, answer)
 

@@ -116,6 +116,23 @@ def test_a_provider_that_hangs_delays_no_scrape_and_is_asked_once() -> None:
             assert time.monotonic() < deadline
 
 
+def test_a_provider_that_hangs_holds_up_nothing_else() -> None:
+    provider, left = Provider(), [100.0]
+
+    def budgets() -> list[BudgetGauge]:
+        return [BudgetGauge(name="plan", period="day", limit_g_co2e=100.0, left_g_co2e=left[0])]
+
+    provider.go_on.clear()
+    with scraped(CarbonCollector(provider, budgets=budgets, patience_s=0.1)) as scrape:
+        scrape()
+        left[0] = 40.0
+        scrape()
+        samples = scrape()
+        provider.go_on.set()
+    assert samples["budget_left_g_co2e", labels(budget="plan", period="day")] == 40.0
+    assert INTENSITY not in samples
+
+
 def test_a_provider_that_is_down_breaks_no_scrape() -> None:
     provider = Provider()
     provider.down = True
