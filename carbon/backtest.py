@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64
 
-from carbon.backtest_scores import Hours, accuracy, interval_scores, skill
+from carbon.backtest_scores import Hours, accuracy, hindsight_width, interval_scores, skill
 from carbon.errors import TraceError
 from carbon.features import LONGEST_LAG, Design, hourly_design
 from carbon.forecast import ForecastConfig, delay_step, roll_forward, training_rows
@@ -188,7 +188,9 @@ def _one_hour(
         forecast = _forest(design, span, config, lagged=lagged)
         if forecast is not None:
             body[name] = accuracy(hours, forecast)
-    return body, interval_scores(hours, rolled.low, rolled.high)
+    interval = interval_scores(hours, rolled.low, rolled.high)
+    interval["hindsight_constant_width"] = hindsight_width(hours, rolled.point)
+    return body, interval
 
 
 def _forest(

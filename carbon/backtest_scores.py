@@ -77,6 +77,28 @@ def interval_scores(
     return body
 
 
+def hindsight_width(
+    hours: Hours, forecast: Float64[np.ndarray, " hours"], level: float = 0.9
+) -> Figure:
+    """Width of the narrowest band of one width around the forecast that holds ``level`` of it all.
+
+    Chosen with the errors in hand, so no such band could have been given narrower in advance.
+    """
+    error = np.abs(forecast - hours.truth)[hours.scored]
+    if not len(error):
+        return {"value": None, "ci95": None, "n": 0, "reason": "no hours to score"}
+    day = hours.day
+    order = np.argsort(error)
+    picks = _picks(int(day.max()) + 1, hours.seed)
+    widths = np.empty(len(picks))
+    for i, pick in enumerate(picks):
+        # Weighted quantile: a day drawn twice counts twice.
+        weight = np.cumsum(np.bincount(pick, minlength=int(day.max()) + 1)[day[order]])
+        widths[i] = 2 * error[order[np.searchsorted(weight, level * weight[-1])]]
+    value = 2 * float(np.quantile(error, level))
+    return {**_figure(value, widths, len(error)), "unit": "gCO2e/kWh"}
+
+
 def _interval(
     hours: Hours,
     low: Float64[np.ndarray, " hours"],

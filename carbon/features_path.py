@@ -16,11 +16,17 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from carbon.features import LONGEST_LAG, log_feed
 from carbon.forecast_data import ForecastData
+from carbon.holidays import holidays
 from carbon.quality import DAY_H, FLOOR_G_PER_KWH, FeedQuality
 
 LEADS: Final = DAY_H
 """Hours that one issue forecasts."""
 PATH_HISTORY_H: Final = LONGEST_LAG + 2 * DAY_H
+ZERO_CELSIUS_K: Final = 273.15
+COOL_ABOVE_C: Final = 18.0
+HEAT_BELOW_C: Final = 14.0
+RATED_WIND_MS: Final = 14.0
+"""Above it, turbines give no more."""
 Columns = dict[str, Float64[np.ndarray, " pairs"]]
 
 
@@ -206,6 +212,32 @@ def _add_weather(
         low, high = np.maximum(target - 2, first), np.minimum(target + 3, first + LEADS)
         near = _window_mean(values, low, high)
         columns[f"{name}.near_against_1d"] = near - _window_mean(values, low - DAY_H, high - DAY_H)
+    for name, values in weather_effects(foretold).items():
+        then = _at(values, target)
+        columns[f"{name}.then"] = then
+        columns[f"{name}.against_1d"] = then - _at(values, target - DAY_H)
+
+
+def weather_effects(
+    foretold: Mapping[str, Float64[np.ndarray, " hours"]],
+) -> Columns:
+    """What weather does to load and wind power, roughly: degrees to cool or heat, wind cubed.
+
+    By the hour, and for cooling and heating also over the past day, since buildings are slow.
+    """
+    effects: Columns = {}
+    if "temp_k" in foretold:
+        celsius = foretold["temp_k"] - ZERO_CELSIUS_K
+        rows = np.arange(len(celsius), dtype=np.int64)
+        for name, degrees in (
+            ("cooling", np.maximum(celsius - COOL_ABOVE_C, 0.0)),
+            ("heating", np.maximum(HEAT_BELOW_C - celsius, 0.0)),
+        ):
+            effects[f"{name}_k"] = degrees
+            effects[f"{name}_day_k"] = _window_mean(degrees, rows - 23, rows + 1)
+    if "wind_ms" in foretold:
+        effects["wind_cubed"] = np.minimum(foretold["wind_ms"], RATED_WIND_MS) ** 3
+    return effects
 
 
 def _add_mix(columns: Columns, data: ForecastData, view: _View) -> None:
@@ -236,6 +268,11 @@ def _add_clock(columns: Columns, data: ForecastData, pairs: Pairs) -> Int64[np.n
     columns["local_hour"] = np.asarray(local.hour, dtype=np.float64)[known]
     columns["weekday"] = weekday
     columns["weekend"] = (weekday >= 5).astype(np.float64)
+    holiday = holidays(local, data.time_zone).astype(np.float64)
+    free = np.maximum(holiday, np.asarray(local.dayofweek) >= 5)
+    for name, flags in (("holiday", holiday), ("free", free)):
+        columns[name] = flags[known]
+        columns[f"{name}.against_1d"] = flags[known] - _at(flags, known - DAY_H)
     columns["monday"] = (weekday == 0).astype(np.float64)
     columns["saturday"] = (weekday == 5).astype(np.float64)
     columns["year_sin"] = np.sin(2 * np.pi * day / 365.25)

@@ -40,7 +40,7 @@ class ForecastConfig:
     boost: BoostConfig = field(default_factory=BoostConfig)
     refit_days: int = 42
     history_days: int = 730
-    calibration_days: int = 45
+    calibration_days: int = 30
     gate_days: int = 28
     min_history_days: int = 60
     level: float = 0.9
@@ -147,26 +147,26 @@ def _assemble(
 ) -> Rolled:
     fallback, reasons = _gate(design, y_hat, start, config)
     y_hat = np.where(fallback, 0.0, y_hat)
-    # Persistence has no quantile models: its past errors alone make the interval.
-    low, high = np.where(fallback, 0.0, low), np.where(fallback, 0.0, high)
+    # The interval is as wide as the quantile models say, around the better middle. Persistence
+    # has none: its past errors alone make the interval.
+    half = np.where(fallback, 0.0, 0.5 * (high - low))
     y = np.where(design.usable[:stop], design.y[:stop], np.nan)
     widen = rolling_quantile(
-        np.maximum(low - y, y - high),
+        np.abs(y - y_hat) - half,
         start,
         stop,
         delay=design.step + 1,
         days=config.calibration_days,
         level=config.level,
     )
-    base = design.last[start:stop]
-    lower, upper = low[start:] - widen, high[start:] + widen
+    middle = design.last[start:stop] + y_hat[start:]
     # A negative correction may not turn the interval inside out.
-    middle = 0.5 * (lower + upper)
+    reach = np.maximum(half[start:] + widen, 0.0)
     return Rolled(
         start=start,
-        point=np.exp(base + y_hat[start:]),
-        low=np.exp(base + np.minimum(lower, middle)),
-        high=np.exp(base + np.maximum(upper, middle)),
+        point=np.exp(middle),
+        low=np.exp(middle - reach),
+        high=np.exp(middle + reach),
         fallback=fallback[start:],
         reasons=reasons,
     )

@@ -16,7 +16,7 @@ from carbon.forecast_path import boosting_share, fit_path, training_issues
 from carbon.quality import DAY_H, FeedQuality
 
 Progress = Callable[[int, int, str], None]
-ACI_RATE: Final = 0.02
+ACI_RATE: Final = 0.1
 """How fast the conformal level follows misses (Gibbs and Candes 2021), per day."""
 
 
@@ -158,16 +158,17 @@ def _finish(
             fallback[max(day, 0) : day + DAY_H] = True
             reasons.append("yesterday's profile: the model lost to it over the weeks before")
     point = np.where(fallback, base, point)
-    low, high = np.where(fallback, 0.0, low), np.where(fallback, 0.0, high)
-    miss = np.where(usable, np.maximum(low - (truth - base), truth - base - high), np.nan)
-    widen = _adaptive(miss, design.hour[:stop], start, config)
-    middle = 0.5 * (low + high)
-    lower, upper = np.minimum(low - widen, middle), np.maximum(high + widen, middle)
+    # The interval is as wide as the quantile models say, around the better middle.
+    half = np.where(fallback, 0.0, 0.5 * (high - low))
+    widen = _adaptive(
+        np.where(usable, np.abs(truth - point) - half, np.nan), design.hour[:stop], config
+    )
+    reach = np.maximum(half + widen, 0.0)
     return Rolled(
         start=start,
         point=np.exp(point[start:]),
-        low=np.exp((base + lower)[start:]),
-        high=np.exp((base + upper)[start:]),
+        low=np.exp((point - reach)[start:]),
+        high=np.exp((point + reach)[start:]),
         fallback=fallback[start:],
         reasons=tuple(dict.fromkeys(reasons)),
     )
@@ -176,7 +177,6 @@ def _finish(
 def _adaptive(
     miss: Float64[np.ndarray, " stop"],
     hour: Int64[np.ndarray, " stop"],
-    start: int,
     config: ForecastConfig,
 ) -> Float64[np.ndarray, " stop"]:
     """Widening of each day's bounds, its level raised after days that missed and lowered after."""

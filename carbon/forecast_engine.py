@@ -277,15 +277,12 @@ def _settle(forecast: PathForecast, design: PathDesign, check: Check) -> Settled
     lead = design.pairs.lead
     chosen = np.array(check.chosen)[lead]
     base = np.where(chosen == HELD, _held(design), 0.0)
-    point, low, high = (
-        np.where(chosen == MODEL, part, base)
-        for part in (forecast.point(check.share), forecast.low, forecast.high)
-    )
-    middle, widen = 0.5 * (low + high), check.widen[lead]
-    # A negative correction may not turn the interval inside out.
-    return Settled(
-        point=point, low=np.minimum(low - widen, middle), high=np.maximum(high + widen, middle)
-    )
+    point = np.where(chosen == MODEL, forecast.point(check.share), base)
+    half = np.where(chosen == MODEL, 0.5 * (forecast.high - forecast.low), 0.0)
+    # The interval is as wide as the quantile models say, around the better middle. A negative
+    # correction may not turn it inside out.
+    half = np.maximum(half + check.widen[lead], 0.0)
+    return Settled(point=point, low=point - half, high=point + half)
 
 
 def _held(design: PathDesign) -> Float64[np.ndarray, " pairs"]:

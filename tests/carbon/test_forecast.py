@@ -14,7 +14,15 @@ from typer.testing import CliRunner
 
 from api.cli.carbon import app
 from carbon.backtest import BacktestConfig, backtest
-from carbon.backtest_scores import Hours, accuracy, figure, interval_scores, skill, value_of
+from carbon.backtest_scores import (
+    Hours,
+    accuracy,
+    figure,
+    hindsight_width,
+    interval_scores,
+    skill,
+    value_of,
+)
 from carbon.errors import IntensityError, TraceError
 from carbon.features import hourly_design
 from carbon.forecast import QUICK, delay_step, forecast_next, rolling_quantile
@@ -144,6 +152,16 @@ def test_rolling_quantile_waits_for_what_is_known():
     out = rolling_quantile(miss, 200, 400, delay=2, days=10, level=0.9)
     assert (out[:100] == 1.0).all()
     assert out[-1] == 9.0
+
+
+def test_the_narrowest_band_in_hindsight_by_hand():
+    time = np.datetime64("2021-07-01T00", "h") + np.arange(100).astype("timedelta64[h]")
+    truth = np.full(100, 200.0)
+    hours = Hours(truth=truth, time_utc=time, scored=np.ones(100, dtype=bool), seed=0)
+    forecast = truth + np.where(np.arange(100) % 20 == 0, 50.0, 5.0)
+    width = hindsight_width(hours, forecast)
+    assert width["value"] == 10.0
+    assert width["ci95"][0] <= 10.0 <= width["ci95"][1]
 
 
 def test_scores_by_hand():
