@@ -181,12 +181,12 @@ class Account:
         return tuple(profile)
 
     def hours_below(self, basis: Basis | None) -> HoursBelow | None:
-        """The hours worked, by their energy-weighted intensity; None without heat recovery.
+        """The hours worked, by their energy-weighted intensity; None without heat that fits.
 
         Args:
             basis: of the work that is looked at.
         """
-        if self.heat is None:
+        if self.heat is None or not self.heat.fits(basis):
             return None
         sums: dict[datetime, list[float]] = {}
         for cell in self.hours:

@@ -14,7 +14,9 @@ from api.settings import Settings
 from api.store import ledger
 from carbon.account_report import AccountReport, build_report
 from carbon.account_views import account_csv
-from carbon.errors import AccountError, HeatError
+from carbon.declared import Declared
+from carbon.entries import LedgerEntry
+from carbon.errors import AccountError, BasisError, HeatError
 from carbon.intensity.recorded import load_trace
 from carbon.intensity.trace import Trace
 
@@ -34,19 +36,35 @@ async def _account(server: Server, asked: AccountQuery) -> AccountReport:
 
     def draw() -> AccountReport:
         declared = asked.declared()
-        return build_report(
-            lambda: entries,
-            ledger="server",
-            by=asked.by,
-            declared=declared,
-            year_trace=_trace(server.settings) if declared.heat is not None else None,
-            year=asked.year,
-        )
+        trace = _trace(server.settings) if declared.heat is not None else None
+        return _report(entries, asked, declared, trace)
 
     try:
         return await asyncio.to_thread(draw)
     except (HeatError, AccountError) as error:
         raise ProblemError("invalid-request", str(error)) from error
+
+
+def _report(
+    entries: list[LedgerEntry], asked: AccountQuery, declared: Declared, trace: Trace | None
+) -> AccountReport:
+    """The account; without the recorded year where that is on another basis, and saying so."""
+    warnings: list[str] = []
+    while True:
+        try:
+            return build_report(
+                lambda: entries,
+                ledger="server",
+                by=asked.by,
+                declared=declared,
+                year_trace=trace,
+                year=asked.year,
+                warnings=warnings,
+            )
+        except BasisError as error:
+            if trace is None:
+                raise
+            warnings, trace = [str(error)], None
 
 
 def _trace(settings: Settings) -> Trace | None:

@@ -186,5 +186,13 @@ def test_a_recorded_trace_gives_the_deployment(
         assert year["hours_below"] == {"value": 87 * 83 + 60, "ci95": None, "n": 8760}
         assert year["negative"] is True
         nowhere = client.get("/v1/carbon/account", params={"heat": "0.9:1:203", "year": 1999})
+        assert found["warnings"] == []
         assert nowhere.status_code == 422
         assert "no hour of 1999" in nowhere.text
+    # The same store with a life-cycle trace: the bases differ, so the year is left out, and said.
+    trace.write_text("time_utc,ci_life\n" + "\n".join(lines) + "\n")
+    with serve(trace=trace, basis="life") as running, running.client() as client:
+        found = client.get("/v1/carbon/account", params={"heat": "0.9:1:203"}).json()
+        assert found["carbon_negative_deployment"] is None
+        assert "read the trace on the ledger's basis" in found["warnings"][0]
+        assert found["totals"][0]["net_g_co2e"]["value"] is not None

@@ -97,6 +97,8 @@ def test_heat_that_would_flatter_is_not_set_against_direct_figures() -> None:
     direct, whole = rows
     assert direct.avoided_g_co2e is None
     assert "flatter" in direct.heat_remark
+    account = draw_up([entry()], heat=life)
+    assert account.hours_below("average-direct-consumption") is None
     assert whole.avoided_g_co2e == pytest.approx(0.9 * 0.8 * 250)
 
 
