@@ -35,7 +35,8 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         help="learned: models of the recording's past choose (takes some seconds); profile: the "
-        "forecast that 'carbon forecast' shows; auto: learned where --trace has enough history.",
+        "source's own forecast, of a recording yesterday's; auto: learned where --trace has "
+        "enough history.",
     ),
 ]
 TimeZone = Annotated[

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from api.cli.grid_options import TokenFile, Zone
 from api.cli.waiting import (
     DEFAULT_DURATION_H,
     DEFAULT_SLACK_H,
     DryRun,
     DurationH,
+    GridChoice,
     GridOption,
     SlackH,
     Timing,
@@ -56,6 +58,8 @@ def train(
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")
     ] = False,
     grid: GridOption = None,
+    zone: Zone = None,
+    token_file: TokenFile = None,
     grid_trace: Annotated[
         Path | None, typer.Option(help="Recording of the grid to wait for, replayed.")
     ] = None,
@@ -105,7 +109,8 @@ def train(
     timing = Timing()
     monitor = None
     if options.planned or ledger is not None:
-        chosen = grid_config(grid, grid_trace, waits=options.planned)
+        named = GridChoice(grid=grid, trace=grid_trace, zone=zone, token_file=token_file)
+        chosen = grid_config(named, waits=options.planned)
         books = None if dry_run else ledger
         monitor = build_monitor(chosen, ledger=books, clock=timing.clock)
     waited = wait_or_plan(options, monitor, cores=1, timing=timing, as_json=as_json)

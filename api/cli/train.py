@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.grid_options import TokenFile, Zone
 from api.cli.waiting import (
     DEFAULT_DURATION_H,
     DEFAULT_SLACK_H,
     DryRun,
     DurationH,
+    GridChoice,
     GridOption,
     SlackH,
     Timing,
@@ -38,6 +40,8 @@ def train(
         typer.Option(help="Recorded grid trace to price training by; else a synthetic day."),
     ] = None,
     grid: GridOption = None,
+    zone: Zone = None,
+    token_file: TokenFile = None,
     ledger: Annotated[Path | None, typer.Option(help="Ledger to book the training in.")] = None,
     wait_for_clean: WaitForClean = False,
     slack_h: SlackH = DEFAULT_SLACK_H,
@@ -75,8 +79,9 @@ def train(
     check_out_folder(out, replaced=True)
     if options.planned:
         read_cohort(cohort)
+    chosen = GridChoice(grid=grid, trace=trace, zone=zone, token_file=token_file)
     monitor = build_monitor(
-        grid_config(grid, trace, waits=options.planned),
+        grid_config(chosen, waits=options.planned),
         ledger=None if dry_run else ledger,
         clock=timing.clock,
     )

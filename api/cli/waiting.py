@@ -26,7 +26,7 @@ RL_STAGE = "rl train"
 DEFAULT_SLACK_H = 12.0
 DEFAULT_DURATION_H = 1.0
 
-Grid = Literal["neso", "trace", "synthetic"]
+Grid = Literal["neso", "electricity-maps", "watttime", "trace", "synthetic"]
 WaitForClean = Annotated[
     bool,
     typer.Option(
@@ -44,7 +44,9 @@ DryRun = Annotated[
 GridOption = Annotated[
     Grid | None,
     typer.Option(
-        "--grid", help="Whose electricity: neso (Great Britain, live), trace, or synthetic."
+        "--grid",
+        help="Whose electricity: neso (Great Britain, live), electricity-maps or watttime (live, "
+        "with --zone), trace (a recording), or synthetic.",
     ),
 ]
 
@@ -72,23 +74,40 @@ class Timing:
     sleep: Callable[[float], None] = time.sleep
 
 
-def grid_config(grid: Grid | None, trace: Path | None, *, waits: bool) -> GridConfig:
+@dataclass(frozen=True, kw_only=True)
+class GridChoice:
+    """Whose electricity the training takes, as the options say."""
+
+    grid: Grid | None
+    trace: Path | None
+    zone: str | None = None
+    token_file: Path | None = None
+
+
+def grid_config(chosen: GridChoice, *, waits: bool) -> GridConfig:
     """The grid that a training is priced by, and waits for.
 
     Raises:
         CommandError: if it is to wait and nobody said for which grid, or a file is missing.
     """
+    from api.settings import read_access
     from carbon.intensity.build import GridConfig
 
-    if grid is None and trace is None and waits:
+    if chosen.grid is None and chosen.trace is None and waits:
         raise CommandError(
             "Waiting needs a grid to wait for, and none was named. Give --grid neso (Great "
-            "Britain, live) or a recording, which is replayed; --grid synthetic only tries it out."
+            "Britain, live), another provider with --zone, or a recording, which is replayed; "
+            "--grid synthetic only tries it out."
         )
-    chosen = grid or ("synthetic" if trace is None else "trace")
-    if chosen == "trace" and trace is None:
+    name = chosen.grid or ("synthetic" if chosen.trace is None else "trace")
+    if name == "trace" and chosen.trace is None:
         raise CommandError("--grid trace needs the recording; give its file.")
-    return GridConfig(sources=(chosen,), trace=trace if chosen == "trace" else None)
+    return GridConfig(
+        sources=(name,),
+        trace=chosen.trace if name == "trace" else None,
+        zone=chosen.zone,
+        access=read_access(chosen.token_file, name),
+    )
 
 
 def training_job(options: WaitOptions, cores: int) -> Job:
@@ -119,10 +138,14 @@ def wait_or_plan(
     """
     if not options.planned or monitor is None:
         return None
+    from api.cli.progress import stage_bar
     from carbon.schedule import plan_with
     from carbon.schedule_wait import wait_for_clean
 
     job = training_job(options, cores)
+    with stage_bar("fit the forecast") as show:
+        # Where there is a history to learn from; the forecast's notes say what was used.
+        monitor.fit(show)
     if options.dry_run:
         plan = plan_with(monitor, job, timing.clock())
         typer.echo(json.dumps(plan.as_dict(), indent=1) if as_json else described(plan))
