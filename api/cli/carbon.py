@@ -202,7 +202,7 @@ def schedule(
         region=region, postcode=postcode, token_file=token_file,
     )  # fmt: skip
     recording = None
-    if trace is not None and (not source or "trace" in source):
+    if trace is not None and (not source or "trace" in ",".join(source).split(",")):
         recording = carbon_schedule.Recording(path=trace, basis=basis, time_zone=time_zone)
     carbon_schedule.schedule(
         monitor, job, at=moment, method=method, recording=recording, as_json=as_json
