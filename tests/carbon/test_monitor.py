@@ -311,9 +311,10 @@ def test_a_window_costs_little() -> None:
         GridConfig(sources=("synthetic",))).meter, clock=lambda: AT)  # fmt: skip
     costs = []
     for _ in range(50):
-        start_s = time.perf_counter()
+        start_s = time.process_time()
         with held.window("x"):
             pass
-        costs.append(time.perf_counter() - start_s)
-    # About 0.3 ms here; 1 ms is the target, and the median forgives a busy neighbour.
+        costs.append(time.process_time() - start_s)
+    # Processor time, which a busy neighbour does not lengthen; benchmarks/carbon_overhead.py has
+    # the target of 1 ms by the wall clock.
     assert sorted(costs)[25] < 0.003
