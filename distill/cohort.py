@@ -7,7 +7,7 @@ keyed by ``case_id``. A missing row is a missing modality, a missing cell a miss
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8, Int16, Integer
 
-from distill.cohort_load import labels_of, load_features, read_label_table
+from distill.cohort_load import labels_of, load_features, read_label_table, split_empty_rows
 from distill.cohort_problems import Problems
 from distill.errors import CohortError
 from distill.manifest import CohortManifest, PipelineSpec, Role, parse_manifest
@@ -36,7 +36,9 @@ class Cohort:
         temporal: numeric time columns of the label table, one row a patient, or None.
         tables: per modality (``ignored`` ones left out) a frame indexed by case id, only the
             patients that have it, in the order of ``case_id``; columns in file order, float64,
-            in ``clinical`` also object columns of text with None where missing.
+            in ``clinical`` also object columns of text with None where missing. A row holds one
+            value at least: who has none lacks the modality.
+        empty_rows: per modality, rows of its file that were left out because they hold no value.
     """
 
     manifest: CohortManifest
@@ -46,6 +48,7 @@ class Cohort:
     fold: Int16[np.ndarray, " patients"] | None
     temporal: pd.DataFrame | None
     tables: Mapping[str, pd.DataFrame]
+    empty_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -81,7 +84,7 @@ class Cohort:
         return tuple(name for name in self.manifest.modalities(role) if name in self.tables)
 
     def present(self, modality: str) -> Bool[np.ndarray, " patients"]:
-        """Which patients have a row in a modality's table.
+        """Which patients have a row, and so a value, in a modality's table.
 
         Raises:
             CohortError: if the cohort has no such modality.
@@ -160,13 +163,14 @@ def load_cohort(path: Path, problems: Problems) -> Cohort | None:
     table = read_label_table(path, manifest, problems)
     labels = None if table is None else labels_of(table, manifest.label, problems)
     case_id = () if table is None else table.case_id
-    tables = {
+    read = {
         name: load_features(path, manifest, name, case_id, problems)
         for name in manifest.modalities()
         if manifest.modality[name].role != "ignored"
     }
     if labels is None or len(problems):
         return None
+    tables = {name: split_empty_rows(frame) for name, frame in read.items() if frame is not None}
     return Cohort(
         manifest=manifest,
         case_id=labels.case_id,
@@ -174,5 +178,6 @@ def load_cohort(path: Path, problems: Problems) -> Cohort | None:
         group=labels.group,
         fold=labels.fold,
         temporal=labels.temporal,
-        tables={name: frame for name, frame in tables.items() if frame is not None},
+        tables={name: frame for name, (frame, _) in tables.items()},
+        empty_rows={name: empty for name, (_, empty) in tables.items() if empty},
     )

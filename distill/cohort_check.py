@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from distill.cohort import Cohort, load_cohort
 from distill.cohort_problems import Problem, Problems
 from distill.manifest import CohortManifest, parse_manifest
 
 SMALL_CLASS = 10
+ODD_SHARE = 0.02
+ODD_LEAST = 50
+SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +196,8 @@ def _warnings(
                 "cannot price it. Add pipeline = { core_hours = ..., memory_gb = ... }."
             )
     for name, frame in cohort.tables.items():
+        yield from _empty_rows(name, cohort.empty_rows.get(name, 0))
+        yield from _odd_flags(name, frame)
         yield from _thin_tables(cohort, name, int(frame.isna().all().sum()))
 
 
@@ -205,6 +211,30 @@ def _confounding(hospitals: tuple[GroupRow, ...]) -> Iterator[str]:
     elif single:
         cases = sum(h.patients for h in single)
         yield f"{len(single)} of {len(hospitals)} hospitals ({cases} cases) hold one class only."
+
+
+def _empty_rows(name: str, empty: int) -> Iterator[str]:
+    if empty:
+        yield (
+            f"{name}: {empty} rows hold no value; these patients count as not having {name}. "
+            "Remove the rows, or fill them."
+        )
+
+
+def _odd_flags(name: str, frame: pd.DataFrame) -> Iterator[str]:
+    """Columns of 0 and 1 in which something else stands here and there: a typing error, mostly."""
+    numbers = frame.select_dtypes("number")
+    values = numbers.to_numpy(dtype=np.float64)
+    known = np.isfinite(values).sum(axis=0)
+    odd = (np.isfinite(values) & (values != 0) & (values != 1)).sum(axis=0)
+    found = np.flatnonzero((odd > 0) & (odd <= ODD_SHARE * known) & (known >= ODD_LEAST))
+    if found.size:
+        shown = ", ".join(repr(str(numbers.columns[j])) for j in found[:SHOWN])
+        more = f" and {found.size - SHOWN} more" if found.size > SHOWN else ""
+        yield (
+            f"{name}: {int(odd[found].sum())} values are neither 0 nor 1, where nearly all others "
+            f"of the column are: {shown}{more}. Check them."
+        )
 
 
 def _thin_tables(cohort: Cohort, name: str, empty_columns: int) -> Iterator[str]:

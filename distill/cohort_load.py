@@ -75,6 +75,7 @@ def load_features(
     """Read one modality's table, rows in the order of ``case_id``; None where it has problems.
 
     Only ``clinical`` may hold text columns (object, ``None`` where missing); all else is float64.
+    Rows without a single value are among them: see :func:`split_empty_rows`.
     With an empty ``case_id`` (the label table could not be read) the cases are not compared.
     """
     before = len(problems)
@@ -95,8 +96,30 @@ def load_features(
     if len(problems) > before:
         return None
     frame = pd.DataFrame(columns, index=pd.Index(table.case_id, name=CASE_ID, dtype=object))
+    if not _has_values(table, modality, frame, problems):
+        return None
     has_row = set(table.case_id)
     return frame.loc[[case for case in case_id if case in has_row]] if case_id else frame
+
+
+def _has_values(table: RawTable, modality: str, frame: pd.DataFrame, problems: Problems) -> bool:
+    empty = np.flatnonzero(frame.isna().all(axis=1).to_numpy())
+    before = len(problems)
+    if empty.size == len(frame):
+        message = f"the table has no value. Fill it, or remove [modality.{modality}]."
+        problems.add(table.problem(message))
+    elif modality == BASE_MODALITY and empty.size:
+        more = f" (and {empty.size - 1} more)" if empty.size > 1 else ""
+        message = f"the case has no value at all{more}. {BASE_MODALITY} is always processed: give "
+        message += "one value at least, or remove the case."
+        problems.add(table.problem(message, int(empty[0])))
+    return len(problems) == before
+
+
+def split_empty_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The rows that hold a value, and how many do not: a modality without values is missing."""
+    empty = frame.isna().all(axis=1).to_numpy()
+    return (frame[~empty] if empty.any() else frame), int(empty.sum())
 
 
 def _columns_are_there(table: RawTable, spec: LabelSpec, problems: Problems) -> bool:
@@ -145,7 +168,7 @@ def _check_cases(
     lacking = len(known - set(table.case_id))
     if modality == BASE_MODALITY and lacking:
         message = f"{lacking} cases of {label_table} have no row here. {BASE_MODALITY} is always "
-        message += "processed: add a row for each (its cells may be empty)."
+        message += "processed: add a row for each (some of its cells may be empty)."
         problems.add(table.problem(message, column=CASE_ID))
 
 

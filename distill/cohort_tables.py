@@ -19,6 +19,7 @@ from jaxtyping import Float64, Int64
 
 from distill.cohort_problems import Problem, Problems, suggest
 from distill.manifest import CASE_ID
+from distill.table import MAX_NUMBER
 
 MISSING_TOKENS = frozenset({"", "na", "n/a", "nan", "null"})
 """Cells (after lower-casing) that say that a value is missing; leaving the cell empty is best."""
@@ -208,7 +209,8 @@ def _parse(cell: str) -> float | None:
 def as_numbers(table: RawTable, name: str, problems: Problems) -> Float64[np.ndarray, " rows"]:
     """A numeric column as float64, NaN where missing.
 
-    Text and infinite cells are added to ``problems``: the first one with its line, and how many.
+    Text cells and numbers too large for float32 are added to ``problems``: the first one with
+    its line, and how many.
     """
     column = table.columns[name]
     values, bad = _convert(column)
@@ -216,7 +218,7 @@ def as_numbers(table: RawTable, name: str, problems: Problems) -> Float64[np.nda
         message = f"{column[bad[0]]!r} is not a number{_and_more(bad.size)}. Write a number with "
         message += "a decimal point, or leave the cell empty."
         problems.add(table.problem(message, int(bad[0]), name))
-    _refuse_infinite(table, name, values, problems)
+    _refuse_too_large(table, name, values, problems)
     return values
 
 
@@ -231,7 +233,7 @@ def as_feature(table: RawTable, name: str, problems: Problems) -> Column:
     values, bad = _convert(column)
     distinct = np.unique(values[~np.isnan(values)])
     if not bad.size:
-        _refuse_infinite(table, name, values, problems)
+        _refuse_too_large(table, name, values, problems)
         return values
     n_numbers = int((~np.isnan(values)).sum())
     mostly = n_numbers >= _MEASUREMENT_SHARE * (n_numbers + bad.size)
@@ -256,11 +258,13 @@ def _convert(column: Column) -> tuple[np.ndarray, np.ndarray]:
     return values, bad
 
 
-def _refuse_infinite(table: RawTable, name: str, values: np.ndarray, problems: Problems) -> None:
-    rows = np.flatnonzero(np.isinf(values))
+def _refuse_too_large(table: RawTable, name: str, values: np.ndarray, problems: Problems) -> None:
+    rows = np.flatnonzero(np.abs(values) > MAX_NUMBER)
     if rows.size:
-        message = f"{values[rows[0]]} is infinite{_and_more(rows.size)}. Write a finite number, "
-        message += "or leave the cell empty."
+        came = values[rows[0]]
+        why = "is infinite" if np.isinf(came) else f"is beyond {MAX_NUMBER:.1e} (float32)"
+        message = f"{came} {why}{_and_more(rows.size)}. Write the number that was measured, or "
+        message += "leave the cell empty."
         problems.add(table.problem(message, int(rows[0]), name))
 
 
