@@ -69,7 +69,7 @@ def _summary_fields(server: Server, row: Any) -> dict[str, Any]:
 def case_view(server: Server, row: Any) -> CaseView:
     """A case in full."""
     base = f"/v1/cases/{row.id}"
-    caution = []
+    caution = list((row.explanation or {}).get("cautions", []))
     if row.seen_in_training:
         caution.append(OPTIMISTIC)
     if row.policy_fallback:

@@ -14,7 +14,7 @@ from distill.figures import student_figures
 from distill.masks import everything_masks, set_masks, single_masks
 from distill.runtime import StudentRuntime
 from distill.table import raw_table
-from distill.transfers import EvidenceSets
+from distill.transfers import BASE_MODALITY, EvidenceSets
 
 
 def read_tables(runtime: StudentRuntime, cohort: Cohort) -> tuple[dict[str, Any], list[str]]:
@@ -36,10 +36,21 @@ def read_tables(runtime: StudentRuntime, cohort: Cohort) -> tuple[dict[str, Any]
             raw = raw_table(frame, schema)
         except FeatureError as error:
             raise FeatureError(f"Cohort {cohort.name!r}, modality {name}: {error}") from error
+        having = cohort.present(name)
+        empty = raw.filled() == 0
+        if empty.any():
+            if name == BASE_MODALITY:
+                raise FeatureError(
+                    f"Cohort {cohort.name!r}: {int(empty.sum())} patients have no value in any "
+                    f"{name} column that the bundle knows; it is always needed."
+                )
+            having[np.flatnonzero(having)[empty]] = False
+            raw = raw.take(np.flatnonzero(~empty))
+            notes.append(f"{name}: {int(empty.sum())} patients have no value in it; it is missing")
         extra = [str(c) for c in frame.columns if str(c) not in set(schema.columns)]
         if extra:
             notes.append(f"{name}: {len(extra)} unknown columns ignored ({', '.join(extra[:5])})")
-        tables[name] = (raw, cohort.present(name))
+        tables[name] = (raw, having)
     unused = [m for m in cohort.tables if m not in runtime.modalities]
     if unused:
         notes.append(f"modalities not used: {', '.join(unused)}")

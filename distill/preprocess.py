@@ -31,7 +31,10 @@ MIN_BINARY_COLUMNS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class NumberColumn:
-    """How one numeric column is treated; ``mean`` and ``scale`` act after the transform."""
+    """How one numeric column is treated; ``mean`` and ``scale`` act after the transform.
+
+    ``span`` is the smallest and the largest training value, None where no patient had one.
+    """
 
     name: str
     transform: str
@@ -39,6 +42,7 @@ class NumberColumn:
     mean: float
     scale: float
     knots: tuple[tuple[float, float], ...] = ()
+    span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,7 @@ class TablePreprocessor:
         texts: one entry a text column, in the schema's order.
         burden: mean and scale of log1p(number of ones), for tables of 0/1 cells.
         selected: which of the encoded features are kept (see :attr:`encoded_names`).
+        spans_known: whether the columns' spans are; bundles of earlier versions lack them.
     """
 
     schema: TableSchema
@@ -66,6 +71,7 @@ class TablePreprocessor:
     texts: tuple[TextColumn, ...]
     burden: tuple[float, float] | None
     selected: tuple[int, ...]
+    spans_known: bool = True
 
     @property
     def encoded_names(self) -> tuple[str, ...]:
@@ -79,6 +85,21 @@ class TablePreprocessor:
         """The features that :meth:`transform` gives, in order."""
         names = self.encoded_names
         return tuple(names[i] for i in self.selected)
+
+    @property
+    def reads_numbers(self) -> Bool[np.ndarray, " numbers"]:
+        """Which numeric columns have a part in the features that are kept."""
+        kept = np.isin(np.arange(len(self.numbers)), self.selected)
+        derived = self.burden is not None and len(self.encoded_names) - 1 in self.selected
+        return np.asarray(kept | derived)
+
+    @property
+    def reads_texts(self) -> Bool[np.ndarray, " texts"]:
+        """Which text columns have a part in the features that are kept."""
+        owner = [column for column, _ in self._word_index()]
+        kept = {i - len(self.numbers) for i in self.selected}
+        having = {column for i, column in enumerate(owner) if i in kept}
+        return np.array([j in having for j in range(len(self.texts))], dtype=bool)
 
     def select(self, keep: Sequence[int]) -> TablePreprocessor:
         """The same preprocessing with only these encoded features kept."""
@@ -139,6 +160,8 @@ class TablePreprocessor:
             "texts": [{"name": c.name, "words": list(c.words)} for c in self.texts],
             "burden": list(self.burden) if self.burden else None,
             "selected": list(self.selected),
+            # Beside the columns, so that a reader that does not know of it finds what it expects.
+            "spans": [list(c.span) if c.span else None for c in self.numbers],
         }  # fmt: skip
 
     @classmethod
@@ -149,9 +172,13 @@ class TablePreprocessor:
             BundleError: if parts are missing or of the wrong type.
         """
         try:
+            spans = data.get("spans")
             numbers = tuple(
-                NumberColumn(**{**c, "knots": tuple((k[0], k[1]) for k in c["knots"])})
-                for c in data["numbers"]
+                NumberColumn(
+                    **{**c, "knots": tuple((k[0], k[1]) for k in c["knots"])},
+                    span=(float(span[0]), float(span[1])) if span else None,
+                )
+                for c, span in zip(data["numbers"], spans or [None] * len(data["numbers"]))
             )
             texts = tuple(
                 TextColumn(name=c["name"], words=tuple(c["words"])) for c in data["texts"]
@@ -165,6 +192,7 @@ class TablePreprocessor:
                 texts=texts,
                 burden=(float(scaling[0]), float(scaling[1])) if scaling else None,
                 selected=tuple(int(i) for i in data["selected"]),
+                spans_known=spans is not None,
             )
         except (KeyError, TypeError, IndexError) as error:
             raise BundleError(f"preprocess.json is not readable: {error}.") from error
@@ -214,7 +242,7 @@ def _fit_number(name: str, values: Float64[np.ndarray, " rows"]) -> NumberColumn
     transform = _choose_transform(v)
     column = NumberColumn(
         name=name, transform=transform, median=float(np.median(v)), mean=0.0, scale=1.0,
-        knots=_knots(v) if transform == QUANTILE else (),
+        knots=_knots(v) if transform == QUANTILE else (), span=(float(v.min()), float(v.max())),
     )  # fmt: skip
     filled = _apply(column, np.where(np.isfinite(values), values, column.median))
     spread = float(filled.std())
@@ -238,15 +266,18 @@ def fit_preprocessor(raw: RawTable) -> TablePreprocessor:
     """
     least = max(5, len(raw) // 100)
     scaling = None
+    numbers = tuple(
+        _fit_number(name, raw.numbers[:, j]) for j, name in enumerate(raw.schema.numbers)
+    )
     if _is_binary(raw.numbers):
+        # A mutation that no training patient has is rare, not out of range.
+        numbers = tuple(replace(column, span=(0.0, 1.0)) for column in numbers)
         total = burden(raw.numbers)
         spread = float(total.std())
         scaling = (float(total.mean()), spread if spread > 1e-9 else 1.0)
     fitted = TablePreprocessor(
         schema=raw.schema,
-        numbers=tuple(
-            _fit_number(name, raw.numbers[:, j]) for j, name in enumerate(raw.schema.numbers)
-        ),
+        numbers=numbers,
         texts=tuple(
             _fit_text(name, list(raw.texts[:, j]), least) for j, name in enumerate(raw.schema.texts)
         ),

@@ -18,9 +18,10 @@ from scipy.special import expit
 
 from distill.bundle import CALIBRATION, PREPROCESS, STUDENT, Bundle
 from distill.calibrate import Calibration, disagreement
+from distill.cautions import NO_RANGES, cautions
 from distill.errors import BundleError, FeatureError
 from distill.preprocess import TablePreprocessor
-from distill.table import RawTable, TableSchema, raw_row
+from distill.table import RawTable, TableSchema, raw_row, refuse_unknown
 from distill.transfers import BASE_MODALITY, Transfer
 
 SCORE_CELLS = 4_000_000
@@ -35,11 +36,13 @@ class PreparedCase:
         present: modalities that came with the case, clinical first.
         quality: share of filled cells of each present modality, 0 to 1.
         x: preprocessed features.
+        cautions: what is unusual about the values; names features, never a value.
     """
 
     present: tuple[str, ...]
     quality: Mapping[str, float]
     x: Float32[np.ndarray, "1 modalities features"]
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,28 +156,37 @@ class StudentRuntime:
     def prepare(self, features: Mapping[str, Mapping[str, object] | None]) -> PreparedCase:
         """Check and preprocess one case's features, by modality and name.
 
-        A modality that is left out, or None, is missing; so is a feature that is left out.
+        A modality that is left out, None, or without a single value is missing; so is a feature
+        that is left out. No message repeats a value or an unknown name.
 
         Raises:
             FeatureError: for an unknown modality or feature, a wrong type, or no clinical data.
         """
-        for name in features:
-            self.schema(name)
-        if not features.get(BASE_MODALITY):
-            raise FeatureError(
-                f"The case has no {BASE_MODALITY} features; they are always needed. Send at "
-                "least one."
-            )
+        refuse_unknown(list(features), self.modalities, "modality")
         x = np.zeros((1, len(self.modalities), self.n_features), dtype=np.float32)
         quality: dict[str, float] = {}
+        told: list[str] = []
+        if not all(p.spans_known for p in self.preprocessors):
+            told.append(NO_RANGES)
         for j, name in enumerate(self.modalities):
-            row = features.get(name)
-            if row is None:
+            raw = self._row(name, features.get(name) or {})
+            if not raw.filled()[0]:
                 continue
-            raw = raw_row(row, self.preprocessors[j].schema)
             x[0, j, : len(self.preprocessors[j].selected)] = self.preprocessors[j].transform(raw)[0]
             quality[name] = float(raw.quality()[0])
-        return PreparedCase(present=tuple(quality), quality=quality, x=x)
+            told += cautions(name, raw, self.preprocessors[j])
+        if BASE_MODALITY not in quality:
+            raise FeatureError(
+                f"The case has no {BASE_MODALITY} features; they are always needed. Send at "
+                "least one value."
+            )
+        return PreparedCase(present=tuple(quality), quality=quality, x=x, cautions=tuple(told))
+
+    def _row(self, modality: str, row: Mapping[str, object]) -> RawTable:
+        try:
+            return raw_row(row, self.schema(modality))
+        except FeatureError as error:
+            raise FeatureError(f"{modality}: {error}") from error
 
     def assess(self, case: PreparedCase, transfers_run: Sequence[str] = ()) -> Assessment:
         """Score a case that these transfers were run for; clinical data are always processed.

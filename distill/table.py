@@ -6,7 +6,7 @@ a data frame of a cohort and the JSON of a single case go through the same code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING_TEXT = ""
+MAX_NUMBER = float(np.finfo(np.float32).max)
+"""The largest magnitude of a number: features are float32 in the end."""
+SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +59,14 @@ class RawTable:
         """These rows, in this order."""
         return RawTable(schema=self.schema, numbers=self.numbers[rows], texts=self.texts[rows])
 
+    def filled(self) -> Int[np.ndarray, " rows"]:
+        """How many cells are filled in, per patient; with none, the patient lacks the modality."""
+        numbers = np.isfinite(self.numbers).sum(axis=1)
+        return np.asarray(numbers + (self.texts != MISSING_TEXT).sum(axis=1))
+
     def quality(self) -> Float32[np.ndarray, " rows"]:
         """Share of the cells that are filled in, per patient."""
-        filled = np.isfinite(self.numbers).sum(axis=1) + (self.texts != MISSING_TEXT).sum(axis=1)
+        filled = self.filled()
         return np.asarray(filled / max(len(self.schema.columns), 1), dtype=np.float32)
 
 
@@ -79,6 +87,24 @@ def _as_text(value: object) -> str:
     return str(value).strip()
 
 
+def _numbers(frame: pd.DataFrame, names: tuple[str, ...]) -> Float64[np.ndarray, "rows numbers"]:
+    try:
+        numbers = frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        # The error's own words repeat a patient's value, so the column is looked for instead.
+        wordy = [name for name in names if frame[name].dtype.kind not in "biuf"]
+        raise FeatureError(
+            f"Words stand where numbers are expected, in {_names(wordy)}. Write numbers, or leave "
+            "the cells empty."
+        ) from error
+    return np.asarray(numbers).reshape(len(frame), len(names))
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
+
+
 def raw_table(frame: pd.DataFrame, schema: TableSchema) -> RawTable:
     """Read the schema's columns out of a data frame, whatever their order there.
 
@@ -89,35 +115,63 @@ def raw_table(frame: pd.DataFrame, schema: TableSchema) -> RawTable:
     lacking = [name for name in schema.columns if name not in have]
     if lacking:
         raise FeatureError(
-            f"{len(lacking)} columns are missing: {', '.join(map(repr, lacking[:8]))}"
-            f"{', ...' if len(lacking) > 8 else ''}. Add them (empty cells are allowed)."
+            f"{len(lacking)} columns are missing: {_names(lacking)}. Add them (empty cells are "
+            "allowed)."
         )
     by_name = frame.set_axis([str(name) for name in frame.columns], axis=1)
-    try:
-        numbers = by_name[list(schema.numbers)].to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as error:
-        raise FeatureError(f"Words stand where numbers are expected: {error}") from error
     words = by_name[list(schema.texts)].to_numpy(dtype=object)
     texts = np.array([[_as_text(v) for v in row] for row in words], dtype=object)
     return RawTable(
         schema=schema,
-        numbers=numbers.reshape(len(frame), len(schema.numbers)),
+        numbers=_numbers(by_name, schema.numbers),
         texts=texts.reshape(len(frame), len(schema.texts)),
     )
 
 
 def _as_number(name: str, value: object) -> float:
+    """One number of a case; no message repeats a value, which may be anything."""
     if value is None:
         return float("nan")
     if isinstance(value, (bool, np.bool_)):
-        return float(value)
-    if not isinstance(value, (int, float, np.integer, np.floating)):
         raise FeatureError(
-            f"Feature {name!r} is {value!r}; a number is expected (or null where it is unknown)."
+            f"Feature {name!r} is true or false; a number is expected (0 or 1 for a flag, null "
+            "where it is unknown)."
         )
-    if np.isinf(value):
-        raise FeatureError(f"Feature {name!r} is infinite; use null where it is unknown.")
-    return float(value)
+    if not isinstance(value, (int, float, np.integer, np.floating)):
+        came = "a word" if isinstance(value, str) else "neither a number nor null"
+        raise FeatureError(
+            f"Feature {name!r} is {came}; a number is expected (or null where it is unknown)."
+        )
+    number = value if isinstance(value, (int, float)) else value.item()
+    if abs(number) > MAX_NUMBER:  # infinity, and whole numbers too long for any float, as well
+        raise FeatureError(
+            f"Feature {name!r} is beyond {MAX_NUMBER:.1e}; write a number of that magnitude at "
+            "most, or null where it is unknown."
+        )
+    return float(number)
+
+
+def _as_word(name: str, value: object) -> str:
+    if value is not None and value == value and not isinstance(value, str):  # noqa: PLR0124
+        raise FeatureError(f"Feature {name!r} is not a word; a word is expected (or null).")
+    return _as_text(value)
+
+
+def refuse_unknown(sent: Sequence[str], known: Sequence[str], what: str) -> None:
+    """Refuse names that are not known, without repeating them: they may be a patient's values.
+
+    Raises:
+        FeatureError: with how many there are, where the first stands, and the nearest known name.
+    """
+    places = [i for i, name in enumerate(sent, start=1) if name not in set(known)]
+    if not places:
+        return
+    near = get_close_matches(sent[places[0] - 1], known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise FeatureError(
+        f"{len(places)} of {len(sent)} {what} names are unknown, the first is number "
+        f"{places[0]}.{hint} Known are {_names(list(known))}."
+    )
 
 
 def raw_row(row: Mapping[str, object], schema: TableSchema) -> RawTable:
@@ -126,18 +180,8 @@ def raw_row(row: Mapping[str, object], schema: TableSchema) -> RawTable:
     Raises:
         FeatureError: for an unknown name (with the nearest known one) or a value of a wrong type.
     """
-    known = set(schema.columns)
-    for name in row:
-        if name not in known:
-            near = get_close_matches(name, schema.columns, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise FeatureError(f"Unknown feature {name!r}.{hint}")
-    texts = []
-    for name in schema.texts:
-        value = row.get(name)
-        if value is not None and value == value and not isinstance(value, str):  # noqa: PLR0124
-            raise FeatureError(f"Feature {name!r} is {value!r}; a word is expected (or null).")
-        texts.append(_as_text(value))
+    refuse_unknown(list(row), schema.columns, "feature")
+    texts = [_as_word(name, row.get(name)) for name in schema.texts]
     numbers = [_as_number(name, row.get(name)) for name in schema.numbers]
     return RawTable(
         schema=schema,

@@ -20,6 +20,7 @@ from carbon.backends import ReplayMeter
 from carbon.errors import IntensityError
 from distill.errors import FeatureError
 from distill.evidence import EvidenceTable
+from distill.table import refuse_unknown
 from envs.catalogue import ActionCatalogue
 from envs.observation import ObservationLayout
 
@@ -34,6 +35,7 @@ class ReplayedCase:
     row: int
     present: tuple[str, ...]
     quality: Mapping[str, float]
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +68,7 @@ class TableStudent:
         Raises:
             FeatureError: if a modality or a feature is unknown or the row is not in the table.
         """
-        unknown = sorted(set(features) - set(self.modalities))
-        if unknown:
-            raise FeatureError(
-                f"Unknown modality {unknown[0]!r}; this bundle knows {', '.join(self.modalities)}."
-            )
+        refuse_unknown(list(features), self.modalities, "modality")
         clinical = features.get(self.modalities[0]) or {}
         row = clinical.get(ROW)
         good = isinstance(row, (int, float)) and 0 <= row < self.evidence.n_patients

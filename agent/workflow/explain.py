@@ -51,6 +51,7 @@ def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
         energy_kwh_measured=measured,
         g_co2e=g_co2e,
         unmeasured=unmeasured,
+        cautions=state.get("cautions", []),
     )
 
 
@@ -111,7 +112,8 @@ def _waiting_lines(state: CaseState) -> list[str]:
 
 
 def _caution_lines(state: CaseState) -> list[str]:
-    lines = [f"Carbon limit: {note}" for note in dict.fromkeys(state.get("limit_notes", []))]
+    lines = [f"Caution: {caution}" for caution in state.get("cautions", [])]
+    lines += [f"Carbon limit: {note}" for note in dict.fromkeys(state.get("limit_notes", []))]
     fallback = state.get("policy_fallback")
     if fallback:
         lines.append(f"Not the policy that was asked for: {fallback}.")

@@ -74,6 +74,7 @@ async def intake(services: ReviewServices, state: CaseState) -> IntakeOutput:
         "present": present,
         "missing": missing,
         "quality": quality,
+        "cautions": list(prepared.cautions),
         "urgency": state.get("urgency", 0.0),
         "deadline": state.get("deadline"),
         "policy": acting.policy.name,
@@ -87,6 +88,7 @@ async def intake(services: ReviewServices, state: CaseState) -> IntakeOutput:
         deferred=False,
         policy=acting.asked,
         policy_fallback=acting.fallback_reason,
+        cautions=list(prepared.cautions),
         events=[_event(state, "intake", at, data)],
     )
 

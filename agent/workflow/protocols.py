@@ -28,6 +28,10 @@ class Prepared(Protocol):
     def quality(self) -> Mapping[str, float]:
         """Share of each modality's cells that are filled in."""
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What is unusual about the values; names features, never a value."""
+
 
 @runtime_checkable
 class Assessed(Protocol):

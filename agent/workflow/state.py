@@ -163,6 +163,7 @@ class Explanation(Record):
     energy_kwh_measured: float
     g_co2e: float
     unmeasured: list[str] = []
+    cautions: list[str] = []
 
 
 class Decision(Record):
@@ -209,6 +210,7 @@ class IntakeOutput(NodeOutput):
     deferred: bool
     policy: str
     policy_fallback: str | None
+    cautions: list[str] = []
 
 
 class SenseOutput(NodeOutput):
@@ -281,6 +283,7 @@ class CaseState(TypedDict, total=False):
     limit_notes: Annotated[list[str], operator.add]
     present: list[str]
     quality: dict[str, float]
+    cautions: list[str]
     transfers_run: list[str]
     deferred: bool
     carbon: dict[str, Any]

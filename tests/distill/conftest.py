@@ -50,7 +50,8 @@ def make_tiny(seed: int = 0, patients: int = 200, prefix: str = "T") -> Cohort:
     age = 60 + 4 * shift + 9 * rng.standard_normal(patients)
     age[rng.random(patients) < 0.1] = np.nan
     stage = np.where(rng.random(patients) < 0.5 + 0.3 * shift, "ii", "i").astype(object)
-    stage[rng.random(patients) < 0.1] = None
+    # Whoever has no age has a stage: a case without any clinical value is refused.
+    stage[(rng.random(patients) < 0.1) & np.isfinite(age)] = None
     rate = np.full(30, 0.2)[None] + shift[:, None] * np.r_[[0.3] * 4, [0.0] * 26][None]
     mutated = (rng.random((patients, 30)) < rate).astype(np.float64)
     areas = np.exp(rng.standard_normal((patients, 12)) + shift[:, None] * np.r_[1.5, [0.0] * 11])

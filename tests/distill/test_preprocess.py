@@ -127,13 +127,69 @@ def test_columns_are_found_by_name_and_missing_ones_are_named():
     [
         ({"agee": 3}, "Did you mean 'age'"),
         ({"age": "old"}, "a number is expected"),
-        ({"age": float("inf")}, "infinite"),
+        ({"age": True}, "is true or false; a number is expected"),
+        ({"age": float("inf")}, r"beyond 3\.4e\+38"),
+        ({"age": -(10**400)}, r"beyond 3\.4e\+38"),
+        ({"age": 1e39}, r"beyond 3\.4e\+38"),
+        ({"age": ["x"]}, "neither a number nor null"),
         ({"stage": 3.0}, "a word is expected"),
     ],
 )
 def test_bad_features_get_one_clear_error(row, message):
     with pytest.raises(FeatureError, match=message):
         raw_row(row, TableSchema(numbers=("age",), texts=("stage",)))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"age": "MRN 4711 Smith"},
+        {"MRN 4711 Smith": 1},
+        {"age": 4711 * 10**80},
+        {"stage": ["MRN 4711 Smith"]},
+        {"stage": 4711},
+    ],
+)
+def test_no_message_repeats_what_came(row):
+    with pytest.raises(FeatureError) as caught:
+        raw_row(row, TableSchema(numbers=("age",), texts=("stage",)))
+    assert "4711" not in str(caught.value)
+    assert "Smith" not in str(caught.value)
+
+
+def test_unknown_names_are_counted_and_placed():
+    with pytest.raises(FeatureError, match=r"2 of 3 feature names are unknown, the first is numb"):
+        raw_row({"age": 1, "x": 2, "y": 3}, TableSchema(numbers=("age",), texts=()))
+
+
+def test_words_in_a_numeric_column_are_named_by_column_alone():
+    frame = pd.DataFrame({"age": ["61", "Smith"], "bmi": [20.0, 30.0]})
+    with pytest.raises(FeatureError, match="numbers are expected, in 'age'") as caught:
+        raw_table(frame, TableSchema(numbers=("age", "bmi"), texts=()))
+    assert "Smith" not in str(caught.value)
+
+
+def test_spans_are_those_of_the_training_rows_and_survive_json():
+    values = np.array([[3.0, np.nan], [1.0, np.nan], [np.nan, np.nan]])
+    fitted = fit_preprocessor(numbers(values))
+    assert [c.span for c in fitted.numbers] == [(1.0, 3.0), None]
+    again = TablePreprocessor.from_json(json.loads(json.dumps(fitted.to_json())))
+    assert again == fitted
+
+
+def test_json_of_an_earlier_version_has_no_spans_and_the_same_features():
+    values = np.random.default_rng(0).standard_normal((30, 3))
+    fitted = fit_preprocessor(numbers(values))
+    old = {key: value for key, value in fitted.to_json().items() if key != "spans"}
+    again = TablePreprocessor.from_json(old)
+    assert not again.spans_known
+    assert np.array_equal(again.transform(numbers(values)), fitted.transform(numbers(values)))
+
+
+def test_a_mutation_that_no_training_patient_has_is_within_the_span():
+    values = np.zeros((40, 12))
+    values[:5, 0] = 1
+    assert {c.span for c in fit_preprocessor(numbers(values)).numbers} == {(0.0, 1.0)}
 
 
 def test_quality_is_the_share_of_filled_cells():

@@ -11,6 +11,7 @@ import pytest
 from scipy.special import expit
 
 from distill.calibrate import lacking
+from distill.cautions import NO_RANGES
 from distill.cohort import Cohort
 from distill.errors import FeatureError
 from distill.evaluate import evaluate_bundle
@@ -92,16 +93,63 @@ def test_clinical_alone_is_scored_and_the_rest_is_named_missing(runtime: Student
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ({"clinical": {"age": 60}, "histolgy": {}}, "Unknown modality 'histolgy'"),
+        ({"clinical": {"age": 60}, "patholgy": {}}, "1 of 2 modality names .* mean 'pathology'"),
         ({"clinical": {"agee": 60}}, "Did you mean 'age'"),
         ({"genomics": {"G1": 1}}, "no clinical features"),
         ({"clinical": {}}, "no clinical features"),
-        ({"clinical": {"age": "sixty"}}, "a number is expected"),
+        ({"clinical": {"age": None, "stage": ""}}, "no clinical features"),
+        ({"clinical": {"age": "sixty"}}, "clinical: .* a number is expected"),
+        ({"clinical": {"age": 60}, "genomics": {"G1": True}}, "genomics: .* is true or false"),
     ],
 )
 def test_bad_cases_get_one_clear_error(runtime: StudentRuntime, features, message):
     with pytest.raises(FeatureError, match=message):
         runtime.prepare(features)
+
+
+def test_a_modality_without_values_is_missing(runtime: StudentRuntime):
+    empty = {"clinical": {"age": 60}, "genomics": {"G1": None}, "pathology": {}}
+    prepared = runtime.prepare(empty)
+    assert prepared.present == ("clinical",)
+    assert runtime.assess(prepared).missing == ("genomics", "pathology")
+    with pytest.raises(FeatureError, match="needs genomics"):
+        runtime.assess(prepared, ["genomics->pathology"])
+    assert np.array_equal(prepared.x, runtime.prepare({"clinical": {"age": 60}}).x)
+
+
+def test_training_patients_give_no_cautions(runtime: StudentRuntime, tiny_cohort: Cohort):
+    for case in tiny_cohort.case_id:
+        assert runtime.prepare(row_of(tiny_cohort, case)).cautions == ()
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        ({"clinical": {"age": -1e6}}, ["clinical: 1 value is far outside", "'age' ("]),
+        (
+            {"clinical": {"age": 60, "stage": "III"}},
+            ["clinical: 1 word is rare", "'stage' (i, ii)"],
+        ),
+        (
+            {"clinical": {"age": 60}, "genomics": {"G0": 700_000, "G1": -3, "G2": 1}},
+            ["genomics: 2 values are far outside", "'G0' (0 to 1), 'G1' (0 to 1)"],
+        ),
+    ],
+)
+def test_unusual_values_are_told_and_never_repeated(runtime: StudentRuntime, features, words):
+    (caution,) = runtime.prepare(features).cautions
+    assert all(word in caution for word in words)
+    assert not any(value in caution for value in ("700", "-1e", "-1000000", "III", "-3"))
+
+
+def test_a_bundle_without_spans_says_that_it_cannot_tell(runtime: StudentRuntime):
+    old = replace(
+        runtime,
+        preprocessors=tuple(replace(p, spans_known=False) for p in runtime.preprocessors),
+    )
+    features = {"clinical": {"age": 1e6}}
+    assert old.prepare(features).cautions == (NO_RANGES,)
+    assert np.array_equal(old.prepare(features).x, runtime.prepare(features).x)
 
 
 def test_transfers_need_their_source(runtime: StudentRuntime):
@@ -182,3 +230,18 @@ def test_training_patients_are_recognised_and_other_classes_refused(
     manifest = tiny_cohort.manifest.model_copy(update={"label": label})
     with pytest.raises(FeatureError, match="trained for 'B' against 'A'"):
         evaluate_bundle(runtime, replace(tiny_cohort, manifest=manifest))
+
+
+def test_who_has_no_known_value_of_a_modality_lacks_it(runtime: StudentRuntime, unseen: Cohort):
+    pathology = unseen.tables["pathology"].copy()
+    pathology.iloc[:3] = np.nan
+    emptied = replace(unseen, tables={**unseen.tables, "pathology": pathology.assign(extra=1.0)})
+    without = replace(unseen, tables={**unseen.tables, "pathology": pathology.iloc[3:]})
+    got, expected = evaluate_bundle(runtime, emptied), evaluate_bundle(runtime, without)
+    assert got["full"] == expected["full"]
+    assert got["single"] == expected["single"]
+    assert "pathology: 3 patients have no value in it; it is missing" in got["notes"]
+    clinical = unseen.tables["clinical"].copy()
+    clinical.iloc[0] = None
+    with pytest.raises(FeatureError, match="1 patients have no value in any clinical column"):
+        evaluate_bundle(runtime, replace(unseen, tables={**unseen.tables, "clinical": clinical}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -63,6 +64,22 @@ def test_case_goes_to_the_clinician_and_is_recorded(evidence: EvidenceTable) -> 
     assert result.values["outcome"]["status"] == "recorded"
     # Everything in the state is plain JSON.
     assert json.loads(json.dumps(result.values)) == result.values
+
+
+def test_cautions_about_the_values_reach_whoever_decides(evidence: EvidenceTable) -> None:
+    services = services_of(evidence, policy="never")
+
+    async def prepared(case: str) -> Any:
+        return replace(await services.prepared(case), cautions=("clinical: check 'age'.",))
+
+    told = replace(services, prepared=prepared)
+    _, result = asyncio.run(to_rest(told, new_case("c1", policy="never")))
+    explanation = result.values["explanation"]
+    assert explanation["cautions"] == ["clinical: check 'age'."]
+    assert "Caution: clinical: check 'age'." in explanation["lines"]
+    assert result.events[0]["data"]["cautions"] == ["clinical: check 'age'."]
+    _, untold = asyncio.run(to_rest(services, new_case("c1", policy="never")))
+    assert untold.values["explanation"]["cautions"] == []
 
 
 def test_probabilities_are_the_tables_for_each_evidence_set(evidence: EvidenceTable) -> None:

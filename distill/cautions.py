@@ -1,0 +1,94 @@
+"""What a reader should know of a case's values before believing the probability.
+
+A student answers whatever it is given. Values far outside those that it was trained on, and words
+that it has no feature for, still give a confident probability; so they are told, never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from distill.preprocess import UNKNOWN, NumberColumn, TablePreprocessor
+from distill.table import MISSING_TEXT, RawTable
+
+MARGIN = 0.5
+"""Share of a training range that values may lie beyond it. At 0.5, 2 % of the pathology slides of
+hospitals that a range was not taken from are told (TCGA); at 0, 23 %."""
+SHOWN = 5
+NO_RANGES = (
+    "This model does not say which values it was trained on (an earlier version wrote it), so none "
+    "was checked. Train it again to have them checked."
+)
+
+
+def limits(column: NumberColumn) -> tuple[float, float]:
+    """Smallest and largest value that needs no caution.
+
+    A flag or a share (0 to 1) has no margin, and what was never negative stays so.
+    """
+    if column.span is None:
+        return np.inf, -np.inf
+    low, high = column.span
+    if (low, high) == (0.0, 1.0):
+        return low, high
+    margin = MARGIN * (high - low)
+    return (low - margin if low < 0 else max(0.0, low - margin)), high + margin
+
+
+def unusual_numbers(
+    raw: RawTable, fitted: TablePreprocessor
+) -> Bool[np.ndarray, "rows numbers"]:  # fmt: skip
+    """Which numbers that the student looks at lie outside the limits."""
+    bounds: Float64[np.ndarray, "numbers 2"] = np.array(
+        [limits(c) for c in fitted.numbers], dtype=np.float64
+    ).reshape(-1, 2)
+    outside = (raw.numbers < bounds[:, 0]) | (raw.numbers > bounds[:, 1])
+    return np.asarray(outside & fitted.reads_numbers)
+
+
+def unusual_words(raw: RawTable, fitted: TablePreprocessor) -> Bool[np.ndarray, "rows texts"]:
+    """Which words that the student looks at have no feature of their own."""
+    out = np.zeros(raw.texts.shape, dtype=bool)
+    for j, column in enumerate(fitted.texts):
+        if fitted.reads_texts[j]:
+            known = (*column.words, MISSING_TEXT)
+            out[:, j] = [word not in known for word in raw.texts[:, j]]
+    return out
+
+
+def cautions(modality: str, raw: RawTable, fitted: TablePreprocessor) -> tuple[str, ...]:
+    """Sentences on one case's values; they name features and what was seen, never a value."""
+    lines = []
+    numbers = np.flatnonzero(unusual_numbers(raw, fitted)[0]) if fitted.spans_known else ()
+    if len(numbers):
+        found = [_range(fitted.numbers[j]) for j in numbers]
+        lines.append(
+            f"{modality}: {_count(found, 'value')} far outside what the model was trained on: "
+            f"{_listed(found)}. Check them and their units; the probability may mean nothing."
+        )
+    words = np.flatnonzero(unusual_words(raw, fitted)[0])
+    if words.size:
+        found = [f"{fitted.texts[j].name!r} ({_listed(fitted.texts[j].words)})" for j in words]
+        lines.append(
+            f"{modality}: {_count(found, 'word')} rare or never seen in training and counted as "
+            f"{UNKNOWN}: {_listed(found)}. Check the spelling."
+        )
+    return tuple(lines)
+
+
+def _range(column: NumberColumn) -> str:
+    if column.span is None:
+        return f"{column.name!r} (never known)"
+    return f"{column.name!r} ({column.span[0]:.4g} to {column.span[1]:.4g})"
+
+
+def _count(found: Sequence[str], noun: str) -> str:
+    return f"1 {noun} is" if len(found) == 1 else f"{len(found)} {noun}s are"
+
+
+def _listed(found: Sequence[str]) -> str:
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + more
