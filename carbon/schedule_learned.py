@@ -17,8 +17,8 @@ from carbon.errors import UnitError
 from carbon.intensity.protocol import as_utc, floor_hour
 from carbon.intensity.trace import HOUR
 from carbon.schedule import Job, Plan, Stretch
-from carbon.schedule_backtest import WaitingConfig, learned_changes
-from carbon.schedule_features import ScheduleData, shifted, window_means
+from carbon.schedule_backtest import WEEK_H, WaitingConfig, learned_changes
+from carbon.schedule_features import DAY_H, WARM_UP_H, ScheduleData, shifted, window_means
 
 CHECK_H = 28 * 24
 """Hours before the present over which the models' error is taken, and between two fits."""
@@ -58,7 +58,7 @@ def plan_learned(data: ScheduleData, recorded: datetime, reference: Plan) -> Pla
     """
     job = reference.job
     config = _config(job)
-    row = _row(data, recorded)
+    row = _row(data, recorded, config)
     first = max(0, row - LONGEST_H)
     seen = foresee(_from_row(data, first), row - first, config, pausing=job.interruptible)
     chosen = seen.weights.copy()
@@ -132,13 +132,18 @@ def _config(job: Job) -> WaitingConfig:
     return WaitingConfig(duration_h=duration, slack_h=slack)
 
 
-def _row(data: ScheduleData, recorded: datetime) -> int:
+def _row(data: ScheduleData, recorded: datetime, config: WaitingConfig) -> int:
     hour = np.datetime64(floor_hour(as_utc(recorded)).replace(tzinfo=None), "h")
     row = int((hour - data.trace.time_utc[0]).astype(np.int64))
     if not 0 <= row < len(data.trace):
         raise UnitError(f"{recorded:%Y-%m-%d %H:%M} UTC is not in the recording.")
-    if row <= CHECK_H:
-        raise UnitError(f"{row} hours of history are too few to learn from.")
+    # Learning needs its own warm-up, four weeks of jobs that are over, and four to check it on.
+    need = WARM_UP_H + 4 * WEEK_H + CHECK_H + config.slack_h + config.duration_h
+    if row < need:
+        raise UnitError(
+            f"{row} hours of history are too few to learn from; {need} are needed, "
+            f"{need / DAY_H:.0f} days."
+        )
     return row
 
 

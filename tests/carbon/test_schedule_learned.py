@@ -91,6 +91,12 @@ def test_at_the_cleanest_hour_it_runs() -> None:
     assert plan.saved_se_g_co2e == 0.0
 
 
+def test_the_least_history_suffices() -> None:
+    trace = recording()
+    before = reference(trace, 2048, JOB)
+    assert learned.plan_learned(ScheduleData(trace=trace), before.at, before).methods
+
+
 def test_no_plan_knows_the_future() -> None:
     def reversed_after(g: np.ndarray) -> np.ndarray:
         changed = g.copy()
@@ -109,8 +115,8 @@ def test_no_plan_knows_the_future() -> None:
     [
         (replace(JOB, duration_h=1.5), ROW, "whole hours"),
         (replace(JOB, slack_h=0.5), ROW, "no later hour"),
-        (JOB, 24 * 20, "too few"),
-        (JOB, 24 * 70, "too few"),
+        (JOB, 24 * 20, "2048 are needed, 85 days"),
+        (JOB, 2047, "too few"),
     ],
     ids=["half hours", "no slack", "no month", "too short"],
 )
