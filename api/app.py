@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from agent.workflow.graph import build_graph, sqlite_saver
 from agent.workflow.kit import ReviewKit
@@ -18,6 +21,7 @@ from agent.workflow.opening import open_kit
 from api import state_lock
 from api.auth import KeyRing
 from api.deps import Server
+from api.errors import SettingsError
 from api.grid import grid_of
 from api.hub import Hub
 from api.inputs import CaseInputs
@@ -29,6 +33,7 @@ from api.routes import account, carbon, cases, server
 from api.settings import Settings, read_settings
 from api.spend import Spend
 from api.store.database import Database
+from api.store.private import private_file
 from api.worker import Limits, Workers
 from carbon.monitor import build_monitor
 from distill.cohort import read_cohort
@@ -121,15 +126,17 @@ async def _start(
     load: Callable[[Settings], ReviewKit],
     clock: Callable[[], datetime],
 ) -> Server:
-    stack.enter_context(state_lock.hold(settings.state))
+    # What can be wrong is opened first: a server that cannot start leaves nothing behind.
     limits = SpendLimits(settings.budgets, timezone=ZoneInfo(settings.timezone))
     kit = replace(load(settings), limits=limits)
+    cohort = read_cohort(settings.cohort) if settings.cohort is not None else None
+    stack.enter_context(state_lock.hold(settings.state))
     metrics.watch_grid(kit.monitor.now, clock)
     database = Database(settings.store_url)
     stack.push_async_callback(database.close)
     await database.setup()
     inputs = CaseInputs(kit.student, database)
-    saver = await stack.enter_async_context(sqlite_saver(settings.state / "graph.sqlite"))
+    saver = await _open_checkpoints(stack, settings.state / "graph.sqlite")
     hub = Hub()
     workers = Workers(
         graph=build_graph(kit.services(prepared=inputs.prepared, clock=clock), saver),
@@ -159,9 +166,24 @@ async def _start(
         hub=hub,
         metrics=metrics,
         keys=KeyRing(settings.keys),
-        cohort=read_cohort(settings.cohort) if settings.cohort is not None else None,
+        cohort=cohort,
         clock=clock,
     )
+
+
+async def _open_checkpoints(stack: AsyncExitStack, path: Path) -> AsyncSqliteSaver:
+    """The graph's checkpoints, private like the store.
+
+    Raises:
+        SettingsError: if the file is no database, or cannot be written.
+    """
+    try:
+        private_file(path)
+        return await stack.enter_async_context(sqlite_saver(path))
+    except (sqlite3.Error, OSError) as error:
+        raise SettingsError(
+            f"{path} cannot be used ({error}); give another --state, or put the file aside."
+        ) from error
 
 
 def _version() -> str:

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
@@ -29,6 +30,18 @@ from carbon.intensity.secret import Secret
 
 PREFIX = "GREENBOARD_"
 DEFAULT_POLICY = "price"
+OPTION_NAMES = {
+    "BUDGET": "budget_g_co2e_per_day",
+    "LIMIT": "limits",
+    "REGION": "neso_region",
+    "POSTCODE": "neso_postcode",
+}
+"""Options of ``greenboard serve`` that are called otherwise than the field that they set."""
+NOT_FIELDS = (
+    "KEYS", "KEYS_FILE", "ELECTRICITY_MAPS_TOKEN", "ELECTRICITY_MAPS_URL", "WATTTIME_USER",
+    "WATTTIME_PASSWORD", "WATTTIME_URL",
+)  # fmt: skip
+"""Variables that :func:`read_settings` and :func:`read_access` read by themselves."""
 
 
 def split_limits(value: object) -> object:
@@ -70,6 +83,9 @@ class Settings(BaseModel):
         limits: PERIOD:SOFT:HARD[:SOFT_ACTION:HARD_ACTION] in g CO2e, commas between; see
             :func:`carbon.budget.parse_budget`.
         timezone: where the limits' days and months begin.
+        host: address that ``greenboard serve`` listens on.
+        port: its port; 0 takes a free one.
+        port_file: where it writes the port once that is taken.
         queue_limit: cases that may wait to be reviewed before new ones are refused.
         workers: cases that are under way at once.
         max_body_bytes: largest request body.
@@ -96,6 +112,9 @@ class Settings(BaseModel):
     budget_g_co2e_per_day: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     limits: Annotated[tuple[str, ...], BeforeValidator(split_limits)] = ()
     timezone: Annotated[str, AfterValidator(known_timezone)] = "UTC"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    port_file: Path | None = None
     queue_limit: int = Field(default=256, ge=1)
     workers: int = Field(default=4, ge=1, le=64)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
@@ -171,17 +190,14 @@ def read_settings(options: Mapping[str, Any], *, keys_file: Path | None = None) 
     """Settings from the command's options, then the environment, then the defaults.
 
     Environment: ``GREENBOARD_<FIELD>`` for each field, for example ``GREENBOARD_BUNDLE`` or
-    ``GREENBOARD_DATABASE_URL``; ``GREENBOARD_KEYS`` holds ``name:role:sha256`` entries,
-    ``GREENBOARD_KEYS_FILE`` the path of a key file.
+    ``GREENBOARD_DATABASE_URL``, and the names of ``OPTION_NAMES``; ``GREENBOARD_KEYS`` holds
+    ``name:role:sha256`` entries, ``GREENBOARD_KEYS_FILE`` the path of a key file.
 
     Raises:
-        SettingsError: if a value is missing or not of its kind.
+        SettingsError: if a value is missing or not of its kind, or a variable is unknown.
     """
-    environment = {
-        name: os.environ[PREFIX + name.upper()]
-        for name in Settings.model_fields
-        if name != "keys" and os.environ.get(PREFIX + name.upper())
-    }
+    variables = _field_variables()
+    environment = {field: os.environ[name] for field, name in variables.items()}
     given = {name: value for name, value in options.items() if value is not None}
     file = keys_file or os.environ.get(PREFIX + "KEYS_FILE")
     inline = os.environ.get(PREFIX + "KEYS", "")
@@ -191,10 +207,35 @@ def read_settings(options: Mapping[str, Any], *, keys_file: Path | None = None) 
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        variable = variables.get(field, f"{PREFIX}{field.upper()}")
         raise SettingsError(
-            f"Setting {field!r}: {first['msg']}. Give it on the command line or as "
-            f"{PREFIX}{field.upper()}."
+            f"Setting {field!r}: {first['msg']}. Give it on the command line or as {variable}."
         ) from None
+
+
+def _field_variables() -> dict[str, str]:
+    """The environment's variable of each field that has one; empty ones count as not set.
+
+    A variable that means nothing is refused: mistyped, it would change nothing and say nothing.
+    """
+    known = {PREFIX + name.upper(): name for name in Settings.model_fields if name != "keys"}
+    known |= {PREFIX + name: field for name, field in OPTION_NAMES.items()}
+    others = {PREFIX + name for name in NOT_FIELDS}
+    found: dict[str, str] = {}
+    for name in sorted(os.environ):
+        if not name.startswith(PREFIX) or name in others or not os.environ[name]:
+            continue
+        if name not in known:
+            near = get_close_matches(name, [*known, *others], n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise SettingsError(
+                f"Unknown setting {name} in the environment.{hint} Unset it; api/README.md says "
+                "what there is."
+            )
+        if known[name] in found:
+            raise SettingsError(f"{found[known[name]]} and {name} are the same; set one of them.")
+        found[known[name]] = name
+    return found
 
 
 def read_access(token_file: Path | None, source: str) -> ProviderAccess:

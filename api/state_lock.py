@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from api.errors import StateLockedError
+from api.errors import SettingsError, StateLockedError
+from api.store.private import private_file, private_folder
 
 LOCK = "serve.lock"
 
@@ -19,9 +20,17 @@ def hold(state: Path) -> Iterator[None]:
 
     Raises:
         StateLockedError: if another process holds it.
+        SettingsError: if the folder cannot be made or written to.
     """
-    state.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(state / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        private_folder(state)
+        private_file(state / LOCK)
+        descriptor = os.open(state / LOCK, os.O_RDWR)
+    except OSError as error:
+        raise SettingsError(
+            f"The state folder {state} cannot be used: {error.strerror or error}. Name another "
+            "with --state."
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

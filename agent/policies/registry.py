@@ -134,6 +134,21 @@ def make_policy(
     raise PolicyError(_unknown(name, catalogue))
 
 
+def check_policy_name(name: str, catalogue: ActionCatalogue) -> str:
+    """The name, if it names something: a policy that needs no directory, or one that is there.
+
+    Whether a directory can be read is not looked at; see :func:`open_policy`.
+
+    Raises:
+        PolicyError: if there is no such policy; the message suggests the nearest.
+    """
+    if name in policy_names(catalogue) or Path(name).is_dir():
+        return name
+    if "/" in name:
+        raise PolicyError(f"There is no policy directory {name}; 'greenboard rl train' writes one.")
+    raise PolicyError(_unknown(name, catalogue))
+
+
 def _unknown(name: str, catalogue: ActionCatalogue) -> str:
     if name == LEARNED:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.policies.protocol import Policy
-from agent.policies.registry import make_policy
+from agent.policies.registry import check_policy_name, make_policy
 from agent.workflow.kit import BundleIdentity, ReviewKit, assemble
 from carbon.monitor import CarbonMonitor
 from distill.bundle import EVIDENCE, TRAINING_IDS, hash_case_id
@@ -38,6 +38,8 @@ def open_kit(
 
     Raises:
         BundleError: if the bundle is incomplete or altered.
+        PolicyError: if ``policy`` names nothing. One that is there but cannot be read is no error:
+            the rule decides then, and each case says so.
     """
     student = StudentRuntime.open(bundle)
     evidence = EvidenceTable.load(student.bundle.file(EVIDENCE))
@@ -46,6 +48,7 @@ def open_kit(
             f"{bundle}: the evidence table and the student speak of different modalities or "
             "transfers. Train it again with 'greenboard train'."
         )
+    check_policy_name(policy, ActionCatalogue(evidence.transfers))
     negative, positive = student.classes
     trained = _training_ids(student)
 

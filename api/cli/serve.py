@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,8 +25,12 @@ def serve(
     policy: Annotated[
         str | None, typer.Option(help="Who decides: a name, or a policy folder. Default: price.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="0 takes a free one. Default: 8000.")
+    ] = None,
     state: Annotated[
         Path | None, typer.Option(help="Folder of the databases. Default: runs/serve.")
     ] = None,
@@ -66,12 +72,17 @@ def serve(
         Path | None, typer.Option(help="Write the port here once it is taken.")
     ] = None,
 ) -> None:
-    """Serve the review workflow. Every option can also come as GREENBOARD_<NAME>.
+    r"""Serve the review workflow.
 
-    Keys are kept as SHA-256 sums only: in the file, one [[key]] table with name, role (viewer,
-    reviewer, admin) and sha256 a key; or in GREENBOARD_KEYS as name:role:sha256 entries with
-    commas between. On loopback without keys one reviewer key is made up and printed once; on any
-    other address the server does not start without keys.
+    Every option but --keys can also come as GREENBOARD_<NAME>, for example GREENBOARD_PORT_FILE
+    for --port-file; several limits have commas between. A GREENBOARD_ variable that means nothing
+    is refused.
+
+    Keys are kept as SHA-256 sums only: in the file of --keys or GREENBOARD_KEYS_FILE, one table
+    headed [\[key]] with name, role (viewer, reviewer, admin) and sha256 a key; or in
+    GREENBOARD_KEYS as name:role:sha256 entries with commas between. On loopback without keys one
+    reviewer key is made up and printed once; on any other address the server does not start
+    without keys.
 
     Examples:
       greenboard serve --bundle runs/demo/bundle
@@ -100,15 +111,21 @@ def serve(
             "budget_g_co2e_per_day": budget,
             "limits": limit,
             "timezone": timezone,
+            "host": host,
+            "port": port,
+            "port_file": port_file,
         },
         keys_file=keys,
     )
-    settings = with_keys(settings, host)
-    _run(settings, host, port, port_file)
+    said: list[str] = []
+    settings = with_keys(settings, settings.host, tell=said.append)
+    _run(settings, said)
 
 
-def with_keys(settings: Settings, host: str) -> Settings:
-    """Settings with at least one key: given, or made up on loopback and printed once.
+def with_keys(
+    settings: Settings, host: str, *, tell: Callable[[str], Any] = typer.echo
+) -> Settings:
+    """Settings with at least one key: given, or made up on loopback and told once.
 
     Raises:
         SettingsError: if there is no key and the address can be reached from outside.
@@ -125,32 +142,67 @@ def with_keys(settings: Settings, host: str) -> Settings:
             "GREENBOARD_KEYS, or listen on 127.0.0.1."
         )
     key, kept = new_key(EPHEMERAL, "reviewer")
-    typer.echo(f"No keys were given; this reviewer key holds until the server stops: {key}")
+    tell(f"No keys were given; this reviewer key holds until the server stops: {key}")
     return settings.model_copy(update={"keys": (kept,)})
 
 
-def _run(settings: Settings, host: str, port: int, port_file: Path | None) -> None:
+def _run(settings: Settings, said: list[str]) -> None:
+    import asyncio
+    import signal
+
     import uvicorn
 
     from api.app import create_app
-    from api.errors import SettingsError
-    from api.listen import listen
     from api.logs import log_config
 
     app = create_app(settings)
-    with listen(host, port) as listener:
-        taken = listener.getsockname()[1]
-        if port_file is not None:
-            port_file.write_text(f"{taken}\n")
-        shown = f"[{host}]" if ":" in host else host
-        typer.echo(f"greenboard on http://{shown}:{taken} (research use only); OpenAPI: "
-                   f"http://{shown}:{taken}/openapi.json")  # fmt: skip
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app, log_config=log_config(), access_log=False, timeout_graceful_shutdown=5,
-                server_header=False,
-            )
-        )  # fmt: skip
-        server.run(sockets=[listener])
-    if not server.started:
-        raise SettingsError("The server could not start; see the line above.")
+    config = uvicorn.Config(
+        app, log_config=log_config(), access_log=False, timeout_graceful_shutdown=5,
+        server_header=False, lifespan="off",
+    )  # fmt: skip
+    stopped_by: list[int] = []
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(app, config, settings, said, stopped_by))
+    for number in stopped_by:
+        # Everything is closed: now the signal may do what it does to any process.
+        signal.raise_signal(number)
+
+
+async def _serve(
+    app: Any, config: Any, settings: Settings, said: list[str], stopped_by: list[int]
+) -> None:
+    """Open bundle, state and grid; only then listen, and say where."""
+    import uvicorn
+
+    from api.errors import SettingsError
+    from api.listen import listen
+
+    host = settings.host
+    async with app.router.lifespan_context(app):
+        with listen(host, settings.port) as listener:
+            taken = listener.getsockname()[1]
+            if settings.port_file is not None:
+                settings.port_file.write_text(f"{taken}\n")
+            shown = f"[{host}]" if ":" in host else host
+            said.append(f"greenboard on http://{shown}:{taken} (research use only); OpenAPI: "
+                        f"http://{shown}:{taken}/openapi.json")  # fmt: skip
+            typer.echo("\n".join(said))
+            server = uvicorn.Server(config)
+            with _kept_signals(stopped_by):
+                await server.serve(sockets=[listener])
+        if not server.started:
+            raise SettingsError("The server could not start; see the line above.")
+
+
+@contextmanager
+def _kept_signals(caught: list[int]) -> Iterator[None]:
+    """Keep what uvicorn raises again when it is through: the workers are still to be stopped."""
+    import signal
+
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {stop: signal.signal(stop, lambda number, _: caught.append(number)) for stop in stops}
+    try:
+        yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)

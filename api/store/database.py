@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from api.errors import SettingsError
+from api.store.private import private_file
 from api.store.tables import metadata
 
 DURABLE, REBUILDABLE = "FULL", "NORMAL"
@@ -48,7 +50,24 @@ class Database:
             event.listen(self.engine.sync_engine, "begin", _on_begin)
 
     async def setup(self) -> None:
-        """Create the tables that are not there, and make the append-only ones so."""
+        """Create the tables that are not there, and make the append-only ones so.
+
+        Raises:
+            SettingsError: if the database cannot be opened, or is none.
+        """
+        url = self.engine.url
+        try:
+            if self.is_sqlite and url.database not in (None, "", ":memory:"):
+                private_file(Path(str(url.database)))
+            await self._create()
+        except (DBAPIError, OSError) as error:
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            raise SettingsError(
+                f"The store {url.render_as_string(hide_password=True)} cannot be used ({reason}); "
+                "give another --state or GREENBOARD_DATABASE_URL, or put the file aside."
+            ) from error
+
+    async def _create(self) -> None:
         async with self.write() as connection:
             await connection.run_sync(metadata.create_all)
             await connection.run_sync(_add_columns)

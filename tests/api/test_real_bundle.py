@@ -21,14 +21,17 @@ import typer
 from typer.testing import CliRunner
 
 from agent.build import build_bundle
+from agent.errors import PolicyError
 from agent.policies.registry import policy_names
 from agent.workflow.errors import WorkflowError
 from agent.workflow.opening import open_kit
+from api.app import load_kit
 from api.auth import hash_key
 from api.cli.batch import batch
 from api.cli.review import review
 from api.errors import CommandError
 from api.inputs import cohort_features
+from api.settings import Settings
 from carbon.intensity.build import GridConfig
 from carbon.monitor import build_monitor
 from distill.cohort import Cohort, read_cohort
@@ -96,6 +99,47 @@ def test_every_policy_of_the_report_can_decide(folder: Path) -> None:
     assert kit.budget.g_co2e_per_day > 0
     with pytest.raises(WorkflowError, match="Unknown policy"):
         kit.policies.check("nobody")
+
+
+@pytest.mark.parametrize("policy", ["pirce", "policies/gone/"])
+def test_a_policy_that_names_nothing_is_refused(
+    policy: str, folder: Path, case_file: Path, tmp_path: Path
+) -> None:
+    given = ("--bundle", folder / "bundle", "--policy", policy, *GRID)
+    with pytest.raises(PolicyError, match=r"price|no policy directory"):
+        run("review", *given, "--case", case_file)
+    out = tmp_path / "reviews.jsonl"
+    with pytest.raises(PolicyError, match=r"price|no policy directory"):
+        run("batch", *given, "--cohort", folder / "other", "--out", out)
+    assert not list(tmp_path.iterdir())
+    settings = Settings(bundle=folder / "bundle", policy=policy, source="synthetic")
+    with pytest.raises(PolicyError):
+        load_kit(settings)
+    # One that is there but damaged is another matter: the rule decides, and says so.
+    (tmp_path / "damaged").mkdir()
+    damaged = load_kit(settings.model_copy(update={"policy": f"{tmp_path / 'damaged'}/"}))
+    assert damaged.policies.acting().fallback_reason is not None
+
+
+def test_review_leaves_the_decision_to_a_person(folder: Path, case_file: Path) -> None:
+    result = run("review", "--bundle", folder / "bundle", "--case", case_file, "--policy",
+                 "always-everything", *GRID)  # fmt: skip
+    assert result.exit_code == 0
+    assert "awaiting clinician" in result.stdout
+    assert "SYNTHETIC" in result.stdout
+    assert "recorded" not in result.stdout
+    assert "Research use only" in result.stdout
+
+
+def test_review_with_a_decision_as_json(folder: Path, case_file: Path) -> None:
+    result = run("review", "--bundle", folder / "bundle", "--case", case_file, "--policy", "rule",
+                 "--decision", "negative", "--reviewer", "reviewer-1", "--json", *GRID)  # fmt: skip
+    facts = json.loads(result.stdout)
+    assert facts["status"] == "recorded"
+    assert facts["outcome"]["result"] == "negative"
+    assert facts["outcome"]["decision"]["reviewer"] == "reviewer-1"
+    assert facts["events"][-1]["kind"] == "record"
+    assert {c["energy_basis"] for c in facts["charges"]} <= {"measured", "modelled"}
 
 
 def test_review_leaves_the_decision_to_a_person(folder: Path, case_file: Path) -> None:
