@@ -163,6 +163,25 @@ def test_review_with_a_decision_as_json(folder: Path, case_file: Path) -> None:
     assert {c["energy_basis"] for c in facts["charges"]} <= {"measured", "modelled"}
 
 
+def test_review_tells_of_unusual_values_and_charges_no_empty_modality(
+    folder: Path, tmp_path: Path
+) -> None:
+    case = tmp_path / "case.json"
+    features = {"clinical": {"age": 60}, "genomics": {"TP53": None}, "pathology": {}}
+    review = ("review", "--bundle", folder / "bundle", "--case", case, "--policy",
+              "always-everything", "--json", *GRID)  # fmt: skip
+    case.write_text(json.dumps(features))
+    facts = json.loads(run(*review).stdout)
+    assert facts["explanation"]["missing"] == ["genomics", "pathology"]
+    assert facts["explanation"]["cautions"] == []
+    assert facts["explanation"]["energy_kwh_modelled"] < 1e-3  # inference alone
+    case.write_text(json.dumps({"clinical": {"age": -1e6}, "genomics": {"TP53": 700_000}}))
+    explanation = json.loads(run(*review).stdout)["explanation"]
+    assert [c.split(":")[0] for c in explanation["cautions"]] == ["clinical", "genomics"]
+    assert all(f"Caution: {c}" in explanation["lines"] for c in explanation["cautions"])
+    assert "700000" not in str(explanation)
+
+
 def test_review_refuses_bad_input(folder: Path, case_file: Path, tmp_path: Path) -> None:
     given = ("review", "--bundle", folder / "bundle", *GRID, "--case")
     with pytest.raises(CommandError, match="--reviewer"):
@@ -260,6 +279,19 @@ def test_serve_takes_a_cohorts_case_and_says_it_was_seen(folder: Path, tmp_path:
             assert case["seen_in_training"] is True
             assert any("optimistic" in line for line in case["caution"])
             assert any("optimistic" in line for line in case["explanation"]["lines"])
+            odd = {"clinical": {"age": 1e6}, "genomics": {"TP53": None}}
+            posted = client.post("/v1/cases", json={"features": odd})
+            case = posted.json()
+            while case["status"] in ("queued", "running"):
+                assert time.monotonic() < deadline
+                case = client.get(f"/v1/cases/{case['id']}").json()
+            assert any("'age'" in line for line in case["caution"])
+            assert "genomics" in case["explanation"]["missing"]
+            for value in (int("9" * 400), True, "MRN 4711"):
+                refused = client.post("/v1/cases", json={"features": {"clinical": {"age": value}}})
+                assert refused.status_code == 422
+                assert refused.json()["type"].endswith("invalid-features")
+                assert str(value) not in refused.text
             assert client.get("/v1/carbon/now").json()["provider"].startswith("synthetic")
             assert len(client.get("/v1/carbon/forecast").json()["readings"]) == 24
             absent = client.post("/v1/cases", json={"case_id": "nobody"})
