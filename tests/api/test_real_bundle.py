@@ -142,27 +142,6 @@ def test_review_with_a_decision_as_json(folder: Path, case_file: Path) -> None:
     assert {c["energy_basis"] for c in facts["charges"]} <= {"measured", "modelled"}
 
 
-def test_review_leaves_the_decision_to_a_person(folder: Path, case_file: Path) -> None:
-    result = run("review", "--bundle", folder / "bundle", "--case", case_file, "--policy",
-                 "always-everything", *GRID)  # fmt: skip
-    assert result.exit_code == 0
-    assert "awaiting clinician" in result.stdout
-    assert "SYNTHETIC" in result.stdout
-    assert "recorded" not in result.stdout
-    assert "Research use only" in result.stdout
-
-
-def test_review_with_a_decision_as_json(folder: Path, case_file: Path) -> None:
-    result = run("review", "--bundle", folder / "bundle", "--case", case_file, "--policy", "rule",
-                 "--decision", "negative", "--reviewer", "reviewer-1", "--json", *GRID)  # fmt: skip
-    facts = json.loads(result.stdout)
-    assert facts["status"] == "recorded"
-    assert facts["outcome"]["result"] == "negative"
-    assert facts["outcome"]["decision"]["reviewer"] == "reviewer-1"
-    assert facts["events"][-1]["kind"] == "record"
-    assert {c["energy_basis"] for c in facts["charges"]} <= {"measured", "modelled"}
-
-
 def test_review_tells_of_unusual_values_and_charges_no_empty_modality(
     folder: Path, tmp_path: Path
 ) -> None:
