@@ -282,8 +282,10 @@ class _Draft:
         at = as_utc(entry.time)
         self.first = at if self.first is None else min(self.first, at)
         self.last = at if self.last is None else max(self.last, at)
-        self.sums.setdefault((key, basis), _Sum()).add(entry, self.hardware)
-        self.everything.setdefault((ALL, basis), _Sum()).add(entry, self.hardware)
+        for sums, slot in ((self.sums, (key, basis)), (self.everything, (ALL, basis))):
+            if slot not in sums:
+                sums[slot] = _Sum()
+            sums[slot].add(entry, self.hardware)
         kwh, g_co2e = entry.energy_kwh or 0.0, entry.g_co2e or 0.0
         counted = 0.0 if entry.g_co2e is None else kwh
         for hour, share in _hours_of(entry):

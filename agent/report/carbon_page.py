@@ -13,6 +13,9 @@ from agent.report.carbon_plots import burn_svg, intensity_svg, work_svg, year_sv
 from carbon.account import AccountRow
 from carbon.account_report import AccountReport
 
+MOST_ROWS = 100
+"""More would not be read, and a page of thousands of cases would not open on a phone."""
+
 
 def figure(value: float, digits: int = 4) -> str:
     """A number with so many significant digits, thousands set apart, no exponent near 1."""
@@ -106,6 +109,13 @@ def _grid_caption(report: AccountReport) -> str:
     return " ".join(parts)
 
 
+def _shown(rows: tuple[AccountRow, ...]) -> tuple[AccountRow, ...]:
+    """The rows as they come, or where they are too many to read those that emitted most."""
+    if len(rows) <= MOST_ROWS:
+        return rows
+    return tuple(sorted(rows, key=lambda row: (-row.g_co2e, row.key))[:MOST_ROWS])
+
+
 def render_account(report: AccountReport) -> str:
     """The page: figures, rows, grid, work, budgets, and what net < 0 would take."""
     environment = Environment(
@@ -126,6 +136,7 @@ def render_account(report: AccountReport) -> str:
     return environment.get_template("carbon.html.j2").render(
         report=report,
         account=report.account,
+        shown=_shown(report.account.rows),
         main=_main_row(report),
         below=report.account.hours_below(report.basis),
         headline=headline(report),

@@ -152,6 +152,16 @@ def test_an_empty_ledger_is_a_page_too() -> None:
     assert read(page).open == []
 
 
+def test_of_thousands_of_cases_the_page_shows_those_that_emitted_most() -> None:
+    rows = [replace(row, case=f"case-{i:04d}") for i, row in enumerate(entries(30) * 10)]
+    made = report(rows, by="case")
+    page = render_account(made)
+    assert "The 100 of 300 rows that emitted most" in page
+    most = max(made.account.rows, key=lambda row: row.g_co2e)
+    assert most.key in page
+    assert page.count("case-") == 100
+
+
 def test_names_cannot_break_out_of_the_page() -> None:
     evil = "<script>alert(1)</script>"
     rows = [replace(entries(1)[0], stage=evil, energy_kwh=1.0, g_co2e=100.0)]

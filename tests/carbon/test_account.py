@@ -147,7 +147,7 @@ def _sum(account: Account, name: str, basis: Any) -> float:
     return sum(getattr(r, name) or 0.0 for r in account.rows if r.intensity_basis == basis)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(entries(), max_size=25))
 def test_every_entry_is_counted_once_however_it_is_grouped(rows: list[LedgerEntry]) -> None:
     expected: dict[Any, float] = {}
