@@ -37,7 +37,7 @@ class AccountRow:
         measured_kwh: measured electricity, kWh.
         modelled_kwh: modelled electricity, kWh.
         counted_kwh: the part of it that has emissions, kWh.
-        g_co2e: gross emissions, gCO2e.
+        g_co2e: sum of the gross emissions that are known, gCO2e.
         avoided_g_co2e: by recovered heat, over ``counted_kwh``; None where none was declared, or
             where ``heat_remark`` says that it may not be set against this basis.
         heat_remark: whether heat and electricity count the same; empty if they do.
@@ -71,6 +71,16 @@ class AccountRow:
         return self.measured_kwh + self.modelled_kwh
 
     @property
+    def gross_g_co2e(self) -> float | None:
+        """Gross emissions, gCO2e; None where no entry has a figure, which is not 0."""
+        return self.g_co2e if self.entries > self.without_g_co2e else None
+
+    @property
+    def known_kwh(self) -> float | None:
+        """Energy, kWh; None where no entry has a figure, which is not 0."""
+        return self.energy_kwh if self.entries > self.unmeasured else None
+
+    @property
     def net_g_co2e(self) -> float | None:
         """Gross minus avoided, gCO2e; None where there is no avoided figure."""
         return None if self.avoided_g_co2e is None else self.g_co2e - self.avoided_g_co2e
@@ -83,12 +93,13 @@ class AccountRow:
     @property
     def operational_g_co2e_per_case(self) -> float | None:
         """E x I per case, gCO2e; None where no entry names a case."""
-        return self.g_co2e / self.cases if self.cases else None
+        gross = self.gross_g_co2e
+        return gross / self.cases if gross is not None and self.cases else None
 
     @property
     def sci_g_co2e_per_case(self) -> float | None:
         """SCI with one case as the functional unit, gCO2e; see ``sci_remark``."""
-        if self.embodied_g_co2e is None or not self.cases:
+        if self.embodied_g_co2e is None or self.gross_g_co2e is None or not self.cases:
             return None
         return sci_g_co2e(
             operational_g_co2e=self.g_co2e,
@@ -101,6 +112,8 @@ class AccountRow:
         """Why there is no SCI, or what it leaves out; empty where it is whole."""
         if not self.cases:
             return "no entry names a case, so there is no functional unit"
+        if self.gross_g_co2e is None:
+            return "no entry has emissions, so E x I is unknown"
         if self.embodied_g_co2e is None:
             return "no hardware was declared, so M is unknown"
         left_out = []
@@ -243,7 +256,7 @@ class _Sum:
     def row(self, key: str, basis: Basis | None, account: _Draft) -> AccountRow:
         heat, hardware = account.heat, account.hardware
         avoided = None
-        if heat is not None and heat.fits(basis):
+        if heat is not None and heat.fits(basis) and self.entries > self.without_g_co2e:
             avoided = heat.avoided_g_co2e(self.counted_kwh)
         return AccountRow(
             key=key,

@@ -35,10 +35,10 @@ def row_json(row: AccountRow) -> dict[str, Any]:
         "intensity_basis": row.intensity_basis,
         "entries": row.entries,
         "cases": row.cases,
-        "energy_kwh": figure(row.energy_kwh, row.entries - row.unmeasured),
+        "energy_kwh": figure(row.known_kwh, row.entries - row.unmeasured),
         "measured_kwh": row.measured_kwh,
         "modelled_kwh": row.modelled_kwh,
-        "gross_g_co2e": figure(row.g_co2e, counted),
+        "gross_g_co2e": figure(row.gross_g_co2e, counted),
         "mean_g_co2e_per_kwh": figure(row.mean_g_per_kwh, counted),
         "avoided_g_co2e": figure(row.avoided_g_co2e, counted),
         "net_g_co2e": figure(row.net_g_co2e, counted),
@@ -115,8 +115,8 @@ def account_csv(rows: Iterable[AccountRow]) -> str:
         kinds = row.intensity_kinds
         cells: list[Any] = [
             _plain(row.key), row.intensity_basis, row.entries, row.cases, row.measured_kwh,
-            row.modelled_kwh, row.energy_kwh, row.g_co2e, row.mean_g_per_kwh, row.avoided_g_co2e,
-            row.net_g_co2e, row.embodied_g_co2e, row.sci_g_co2e_per_case, row.sci_remark,
+            row.modelled_kwh, row.known_kwh, row.gross_g_co2e, row.mean_g_per_kwh,
+            row.avoided_g_co2e, row.net_g_co2e, row.embodied_g_co2e, row.sci_g_co2e_per_case, row.sci_remark,
             row.heat_remark, row.unmeasured, row.without_g_co2e, row.untimed,
             kinds.get("measured", 0), kinds.get("forecast", 0), kinds.get("estimated", 0),
             kinds.get("fallback", 0),

@@ -29,6 +29,10 @@ def figure(value: float, digits: int = 4) -> str:
     return text if "e" not in text else f"{value:.6f}"
 
 
+def _known(value: float | None) -> str:
+    return "unknown" if value is None else figure(value)
+
+
 def _kinds(kinds: Mapping[str, int]) -> str:
     return "intensity " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()) if kinds else ""
 
@@ -66,7 +70,7 @@ def headline(report: AccountReport) -> tuple[str, ...]:
         return ("The ledger has no entries.",)
     span = f"{account.first:%Y-%m-%d %H:%M} to {account.last:%Y-%m-%d %H:%M} UTC"
     sentences = [
-        f"{figure(row.g_co2e)} gCO2e gross from {figure(row.energy_kwh)} kWh "
+        f"{_known(row.gross_g_co2e)} gCO2e gross from {_known(row.known_kwh)} kWh "
         f"({_energy_words(row)}), {span}."
     ]
     if row.net_g_co2e is not None and row.avoided_g_co2e is not None:

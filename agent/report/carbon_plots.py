@@ -98,7 +98,7 @@ def intensity_svg(report: AccountReport) -> str | None:
                 linewidth=1.2, label="break-even r x u x h",
             )  # fmt: skip
         _time_axis(axes, times[0], last)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * axes.dataLim.y1)
         axes.set_ylabel(f"{GRID}, {report.basis}".replace("-", " "), fontsize=8)
         _legend(axes)
     low, high = min(g for _, g in booked), max(g for _, g in booked)

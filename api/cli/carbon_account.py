@@ -283,7 +283,7 @@ def _print(report: AccountReport) -> None:
 
 
 def _cells(row: AccountRow) -> list[str]:
-    figures = (row.energy_kwh, row.g_co2e, row.avoided_g_co2e, row.net_g_co2e,
+    figures = (row.known_kwh, row.gross_g_co2e, row.avoided_g_co2e, row.net_g_co2e,
                row.sci_g_co2e_per_case)  # fmt: skip
     return [str(row.entries), *map(_text, figures)]
 

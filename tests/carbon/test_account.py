@@ -169,10 +169,25 @@ def test_every_entry_is_counted_once_however_it_is_grouped(rows: list[LedgerEntr
             assert sum(c.energy_kwh for c in hours) == pytest.approx(total.energy_kwh)
             assert sum(c.g_co2e for c in hours) == pytest.approx(total.g_co2e)
         for r in account.rows:
+            if r.entries == r.without_g_co2e:
+                assert (r.gross_g_co2e, r.avoided_g_co2e, r.net_g_co2e) == (None, None, None)
+                assert r.sci_g_co2e_per_case is None
+                continue
             assert r.net_g_co2e is not None
             assert r.avoided_g_co2e is not None
             assert r.net_g_co2e == pytest.approx(r.g_co2e - r.avoided_g_co2e)
             assert r.sci_g_co2e_per_case is None or r.sci_g_co2e_per_case >= 0
+
+
+def test_unknown_is_not_zero() -> None:
+    nothing = [entry(None, 100, case="a", seconds=1.0), entry(2.0, None, case="a", seconds=1.0)]
+    nowhere, unmeasured = draw_up(nothing, "case", heat=HEAT, hardware=SERVER).rows
+    assert (nowhere.known_kwh, nowhere.gross_g_co2e, nowhere.avoided_g_co2e) == (2.0, None, None)
+    assert (unmeasured.known_kwh, unmeasured.gross_g_co2e) == (None, None)
+    assert (nowhere.sci_g_co2e_per_case, nowhere.operational_g_co2e_per_case) == (None, None)
+    assert nowhere.sci_remark == "no entry has emissions, so E x I is unknown"
+    (zero,) = draw_up([entry(0.0, 100)]).rows
+    assert (zero.known_kwh, zero.gross_g_co2e) == (0.0, 0.0)
 
 
 def test_planted_bases_stay_apart() -> None:
