@@ -116,8 +116,8 @@ def account_csv(rows: Iterable[AccountRow]) -> str:
         cells: list[Any] = [
             _plain(row.key), row.intensity_basis, row.entries, row.cases, row.measured_kwh,
             row.modelled_kwh, row.known_kwh, row.gross_g_co2e, row.mean_g_per_kwh,
-            row.avoided_g_co2e, row.net_g_co2e, row.embodied_g_co2e, row.sci_g_co2e_per_case, row.sci_remark,
-            row.heat_remark, row.unmeasured, row.without_g_co2e, row.untimed,
+            row.avoided_g_co2e, row.net_g_co2e, row.embodied_g_co2e, row.sci_g_co2e_per_case,
+            row.sci_remark, row.heat_remark, row.unmeasured, row.without_g_co2e, row.untimed,
             kinds.get("measured", 0), kinds.get("forecast", 0), kinds.get("estimated", 0),
             kinds.get("fallback", 0),
         ]  # fmt: skip
