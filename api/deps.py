@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
@@ -27,7 +28,10 @@ HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API ke
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Everything that the routes work with; made when the app starts."""
+    """Everything that the routes work with; made when the app starts.
+
+    ``drawing`` is held while a page's pictures are drawn: matplotlib's settings are the process's.
+    """
 
     settings: Settings
     kit: ReviewKit
@@ -39,6 +43,7 @@ class Server:
     keys: KeyRing
     cohort: Cohort | None
     clock: Callable[[], datetime]
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def server_of(request: Request) -> Server:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query, Response
 
@@ -12,20 +16,31 @@ from api.deps import Parts, Server, Viewer
 from api.problems import ProblemError, documented
 from api.settings import Settings
 from api.store import ledger
-from carbon.account_report import AccountReport, build_report
+from carbon.account_report import AccountReport, BudgetPlan, build_report
 from carbon.account_views import account_csv
-from carbon.declared import Declared
 from carbon.entries import LedgerEntry
 from carbon.errors import AccountError, BasisError, HeatError
+from carbon.intensity.protocol import IntensityReading
 from carbon.intensity.recorded import load_trace
 from carbon.intensity.trace import Trace
 
 COMMON = ("unauthorized", "forbidden", "invalid-request", "internal-error", "not-ready")
 CSV = "text/csv; charset=utf-8"
+FORECAST_H = 24
 router = APIRouter(prefix="/v1/carbon", tags=["carbon"])
 
 
-async def _account(server: Server, asked: AccountQuery) -> AccountReport:
+@dataclass(frozen=True, kw_only=True)
+class _Extras:
+    """What a page shows beside the account: the hours ahead, and the limits' course."""
+
+    forecast: Callable[[datetime], tuple[IntensityReading, ...]] | None = None
+    plan: BudgetPlan | None = None
+
+
+async def _account(
+    server: Server, asked: AccountQuery, extras: _Extras | None = None
+) -> AccountReport:
     """Draw the account up, off the event loop.
 
     Raises:
@@ -37,7 +52,7 @@ async def _account(server: Server, asked: AccountQuery) -> AccountReport:
     def draw() -> AccountReport:
         declared = asked.declared()
         trace = _trace(server.settings) if declared.heat is not None else None
-        return _report(entries, asked, declared, trace)
+        return _report(entries, asked, trace, extras or _Extras())
 
     try:
         return await asyncio.to_thread(draw)
@@ -46,7 +61,7 @@ async def _account(server: Server, asked: AccountQuery) -> AccountReport:
 
 
 def _report(
-    entries: list[LedgerEntry], asked: AccountQuery, declared: Declared, trace: Trace | None
+    entries: list[LedgerEntry], asked: AccountQuery, trace: Trace | None, extras: _Extras
 ) -> AccountReport:
     """The account; without the recorded year where that is on another basis, and saying so."""
     warnings: list[str] = []
@@ -56,15 +71,32 @@ def _report(
                 lambda: entries,
                 ledger="server",
                 by=asked.by,
-                declared=declared,
+                declared=asked.declared(),
                 year_trace=trace,
                 year=asked.year,
+                forecast=extras.forecast,
+                plan=extras.plan,
                 warnings=warnings,
             )
         except BasisError as error:
             if trace is None:
                 raise
             warnings, trace = [str(error)], None
+
+
+def _extras(server: Server) -> _Extras:
+    """The limits of this day and month, and the hours ahead as the server's grid foresees them."""
+
+    def ahead(_: datetime) -> tuple[IntensityReading, ...]:
+        readings = server.kit.monitor.forecast(FORECAST_H)
+        return tuple(r for r in readings if isinstance(r, IntensityReading))
+
+    limits = server.kit.limits.budgets
+    plan = None
+    if limits:
+        zone = ZoneInfo(server.settings.timezone)
+        plan = BudgetPlan(budgets=limits, timezone=zone, at=server.clock())
+    return _Extras(forecast=ahead, plan=plan)
 
 
 def _trace(settings: Settings) -> Trace | None:
@@ -106,6 +138,28 @@ async def account_as_csv(
     """One line a row, units in the headings; an empty cell is unknown, never 0."""
     report = await _account(server, asked)
     return Response(account_csv(report.account.rows), media_type=CSV)
+
+
+@router.get(
+    "/account.html",
+    summary="The account as a page",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/html": {"schema": {"type": "string"}}}, "description": "The page."},
+        **documented(*COMMON, "carbon-unavailable"),
+    },
+)
+async def account_as_page(
+    server: Parts, caller: Viewer, asked: Annotated[AccountQuery, Query()]
+) -> Response:
+    """One file with the plots: the grid and the hours ahead, what ran when, the limits' course."""
+    # Only who asks for a page waits for matplotlib.
+    from agent.report.carbon_page import render_account  # noqa: PLC0415
+
+    report = await _account(server, asked, _extras(server))
+    async with server.drawing:
+        page = await asyncio.to_thread(render_account, report)
+    return Response(page, media_type="text/html; charset=utf-8")
 
 
 @router.get("/limits", summary="Where the limits stand", responses=documented(*COMMON))

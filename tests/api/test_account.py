@@ -70,6 +70,17 @@ def test_csv_has_the_rows_of_the_json(reviewed: httpx.Client) -> None:
         assert line["sci_g_co2e_per_case"] == ""
 
 
+def test_the_page_has_the_limits_and_what_ran(reviewed: httpx.Client) -> None:
+    answer = reviewed.get("/v1/carbon/account.html", params={"by": "unit", "heat": "0.9:1"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    page = answer.text
+    assert page.startswith("<!DOCTYPE html>")
+    for words in ("Carbon account of server", "By unit", "lung", "What ran when", "soft limit"):
+        assert words in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
 def test_a_span_and_hardware(reviewed: httpx.Client) -> None:
     later = {"since": "2100-01-01T00:00:00Z"}
     assert reviewed.get("/v1/carbon/account", params=later).json()["rows"] == []
@@ -100,7 +111,7 @@ def test_where_the_limits_stand(reviewed: httpx.Client) -> None:
         ({"colour": "red"}, "Extra inputs"),
     ],
 )
-@pytest.mark.parametrize("path", ["account", "account.csv"])
+@pytest.mark.parametrize("path", ["account", "account.csv", "account.html"])
 def test_what_makes_no_sense_is_a_problem(
     shared_server: Any, path: str, asked: dict[str, str], says: str
 ) -> None:
@@ -113,7 +124,7 @@ def test_what_makes_no_sense_is_a_problem(
 
 def test_keys_are_needed(shared_server: Any) -> None:
     with shared_server.client(role=None) as client:
-        for path in ("account", "account.csv", "limits"):
+        for path in ("account", "account.csv", "account.html", "limits"):
             assert client.get(f"/v1/carbon/{path}").status_code == 401
 
 
