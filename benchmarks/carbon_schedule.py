@@ -209,7 +209,10 @@ def main() -> int:
         report["runs"].append(entry)
         write(options.out, report)
     lines, held = verdicts(report)
-    print(table(report), lines, sep="\n\n")
+    judged = any(run.trace == TARGET_TRACE for run in runs)
+    print(
+        table(report), lines if judged else "no verdict: the target's grid was not run", sep="\n\n"
+    )
     return 0 if held else 1
 
 
