@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from agent.bounds import SessionBounds, expected_gain, session_bounds, session_problems
-from agent.contestants import Contestant, Preparation, Progress, prepare
+from agent.contestants import Contestant, Preparation, Progress, check_names, prepare
 from agent.errors import ComparisonError
 from agent.policies.registry import default_names
 from agent.policies.simple import EverythingPolicy
@@ -22,6 +22,7 @@ from agent.report.model import ComparisonReport
 from agent.rollout import SessionRecords, run_sessions
 from agent.sessions import SessionSource
 from agent.summary import FoldResult, summarise
+from envs.catalogue import ActionCatalogue
 from envs.setup import ReviewSetup
 
 FIRST_SESSION_SEED = 1_000_000
@@ -40,6 +41,8 @@ class CompareConfig:
         ppo_steps: environment steps of each training.
         warm_start: ``none``, or ``price`` to imitate the price policy first.
         seed: seeds the random policy, the bootstrap and the first training.
+        cases: patients in a session, where it was said; for :meth:`command` alone, the sessions
+            are the source's.
     """
 
     policies: tuple[str, ...] | None = None
@@ -49,6 +52,7 @@ class CompareConfig:
     ppo_steps: int = 400_000
     warm_start: str = "none"
     seed: int = 0
+    cases: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("sessions", "training_seeds", "ppo_steps"):
@@ -70,6 +74,8 @@ class CompareConfig:
             "--sessions", str(self.sessions), "--seeds", str(self.training_seeds),
             "--ppo-steps", str(self.ppo_steps), "--seed", str(self.seed),
         ]  # fmt: skip
+        if self.cases is not None:
+            words += ["--cases", str(self.cases)]
         if self.warm_start != "none":
             words += ["--warm-start", self.warm_start]
         return shlex.join(words)
@@ -100,6 +106,7 @@ def compare_policies(
         ComparisonError: if a fold is unknown or a policy cannot take part.
         PolicyError: if a policy is unknown or cannot be opened.
     """
+    check_names(config.policies or (), ActionCatalogue(source.evidence.transfers))
     folds = config.folds if config.folds is not None else source.folds[-1:]
     setups = {fold: source.evaluation(fold) for fold in folds}
     names = config.policies or default_names(next(iter(setups.values())).catalogue)

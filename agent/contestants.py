@@ -12,8 +12,9 @@ from agent.calibration import CalibratedPrice, calibrate_price
 from agent.errors import ComparisonError
 from agent.policies.files import PolicyFile, read_policy, write_policy
 from agent.policies.protocol import Policy
-from agent.policies.registry import LEARNED, make_policy, open_policy
+from agent.policies.registry import LEARNED, check_policy_name, make_policy, open_policy
 from agent.sessions import SessionSource
+from envs.catalogue import ActionCatalogue
 from envs.setup import ReviewSetup
 
 PRICE = "price"
@@ -68,6 +69,17 @@ class Preparation:
     def evaluation(self) -> ReviewSetup:
         """The sessions that will be compared on: their layout and catalogue."""
         return self.source.evaluation(self.held_out)
+
+
+def check_names(names: Sequence[str], catalogue: ActionCatalogue) -> None:
+    """Refuse a name that is no policy before anything is drawn, calibrated or trained.
+
+    Raises:
+        PolicyError: if there is no such policy; the message suggests the nearest.
+    """
+    for name in names:
+        if name != LEARNED:
+            check_policy_name(name, catalogue)
 
 
 def prepare(names: Sequence[str], how: Preparation) -> tuple[Contestant, ...]:

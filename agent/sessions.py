@@ -126,6 +126,49 @@ class SessionSource:
             )
         return tuple(fold for fold in self.folds if fold != held_out)
 
+    def fitted(self, held_out: Sequence[int], cases: int | None = None) -> SessionSource:
+        """The same source with sessions that each held-out fold, and the others, can fill.
+
+        Nobody is drawn twice, so a small fold takes smaller sessions than the default ones.
+
+        Args:
+            held_out: the folds that policies are compared on.
+            cases: patients in a session; None for the configured number, or for half of the
+                smallest pool if that has fewer.
+
+        Raises:
+            ComparisonError: if a pool has one class only, or not so many patients.
+            ConfigError: if ``cases`` is below 2.
+        """
+        pools = {}
+        for fold in held_out:
+            others = self.other_folds(fold)
+            pools[f"fold {fold}"] = self._class_sizes((fold,))
+            pools[f"folds {', '.join(map(str, others))} together"] = self._class_sizes(others)
+        for name, (negative, positive) in pools.items():
+            if min(negative, positive) == 0:
+                raise ComparisonError(
+                    f"The patients of {name} are {positive} positive and {negative} negative; a "
+                    f"session needs one of each. Hold out another --fold, of "
+                    f"{', '.join(map(str, self.folds))}."
+                )
+        smallest = min(pools, key=lambda name: sum(pools[name]))
+        most = sum(pools[smallest])
+        if cases is not None and cases > most:
+            raise ComparisonError(
+                f"--cases {cases}: there are {most} patients in {smallest}, and nobody is drawn "
+                f"twice into a session. Use --cases {most} or less."
+            )
+        n_cases = cases or self.config.n_cases
+        if n_cases > most:
+            # Of the whole pool, every session would be of the same patients: nothing would vary.
+            n_cases = max(2, most // 2)
+        return replace(self, config=replace(self.config, n_cases=n_cases))
+
+    def _class_sizes(self, folds: Sequence[int]) -> tuple[int, int]:
+        label = self.evidence.label[np.isin(self.evidence.fold, folds)]
+        return int((label == 0).sum()), int((label == 1).sum())
+
     def training(self, held_out: int, *, price_only: bool = False) -> ReviewSetup:
         """Sessions of the other folds' patients over the trace's training hours.
 

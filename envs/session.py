@@ -115,9 +115,11 @@ def class_counts(tables: PatientTables, config: SessionConfig) -> tuple[int, int
     n_pos = min(max(round(n * prevalence), 1), n - 1)
     for name, need in (("positive", n_pos), ("negative", n - n_pos)):
         if have[name] < need:
+            most = sum(have.values()) if min(have.values()) else 0
+            lower = f" or set n_cases lower, to {most} at most" if most else ""
             raise SessionError(
                 f"A session of {n} cases needs {need} {name} patients; the chosen folds have "
-                f"{have[name]}. Choose more folds or set n_cases lower."
+                f"{have[name]}. Choose more folds{lower}."
             )
     return n_pos, n - n_pos
 

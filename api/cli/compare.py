@@ -28,6 +28,10 @@ def compare(
         str | None, typer.Option(help="Held-out fold, or 'all'; default: the last.")
     ] = None,
     sessions: Annotated[int, typer.Option(min=1, help="Sessions on each fold.")] = 200,
+    cases: Annotated[
+        int | None,
+        typer.Option(min=2, help="Patients in a session. Default: 64, or half of a smaller fold."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often ppo is trained.")] = 3,
     ppo_steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 400_000,
     warm_start: Annotated[
@@ -55,19 +59,24 @@ def compare(
     from agent.compare import CompareConfig, compare_policies
     from agent.report.render import write_report
     from agent.sessions import SessionSource
+    from api.cli.figures import note_smaller
     from api.cli.progress import stage_bar
     from api.cli.targets import check_out_folder
 
     check_out_folder(out)
-    source = SessionSource.open(bundle, trace=trace)
+    opened = SessionSource.open(bundle, trace=trace)
+    held_out = None if fold is None else _folds(fold, opened.folds)
+    source = opened.fitted(held_out or opened.folds[-1:], cases)
+    note_smaller(source, opened, cases)
     config = CompareConfig(
         policies=None if policies is None else _names(policies),
-        folds=None if fold is None else _folds(fold, source.folds),
+        folds=held_out,
         sessions=sessions,
         training_seeds=seeds,
         ppo_steps=ppo_steps,
         warm_start=warm_start,
         seed=seed,
+        cases=cases,
     )
     done: dict[str, int] = {}
     with stage_bar("compare") as show:

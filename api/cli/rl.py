@@ -48,6 +48,10 @@ def train(
     fold: Annotated[
         int | None, typer.Option(help="Fold whose patients are held out; default: the last.")
     ] = None,
+    cases: Annotated[
+        int | None,
+        typer.Option(min=2, help="Patients in a session. Default: 64, or half of a smaller fold."),
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Recorded grid trace; else a synthetic grid.")
     ] = None,
@@ -85,9 +89,11 @@ def train(
     """
     import json
 
+    from agent.compare import CompareConfig
     from agent.contestants import training_facts
     from agent.sessions import SessionSource
     from agent.training import TrainingTask, TrainPpoConfig, check_out, train_ppo, warm_start_named
+    from api.cli.figures import note_smaller
     from api.cli.progress import stage_bar
     from api.cli.targets import check_out_folder
     from carbon.monitor import build_monitor
@@ -95,8 +101,10 @@ def train(
     check_out(out, resume)
     check_out_folder(out)
     config = TrainPpoConfig(steps=steps, seed=seed, warm_start=warm_start_named(warm_start))
-    source = SessionSource.open(bundle, trace=trace, env_id=env)
-    held_out = source.folds[-1] if fold is None else fold
+    opened = SessionSource.open(bundle, trace=trace, env_id=env)
+    held_out = opened.folds[-1] if fold is None else fold
+    source = opened.fitted((held_out,), cases)
+    note_smaller(source, opened, cases)
     sessions = source.training_env(held_out, config.num_envs)
     task = TrainingTask(
         env=sessions,
@@ -131,5 +139,5 @@ def train(
     if "waiting" in record:
         typer.echo(waiting_line(record["waiting"]))
     typer.echo(f"policy: {out}")
-    typer.echo(f"compare it: greenboard compare --bundle {bundle} --fold {held_out} "
-               f"--policies rule,price,{out}/ --out report")  # fmt: skip
+    again = CompareConfig(policies=("rule", "price", f"{out}/"), folds=(held_out,), cases=cases)
+    typer.echo(f"compare it: {again.command(bundle, trace, 'report')}")

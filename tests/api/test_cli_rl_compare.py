@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,49 @@ def test_help_teaches(command: list[str]) -> None:
     assert done.exit_code == 0
     if command != ["rl"]:
         assert "Examples:" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folds of 22 patients and more: fewer than a session usually has."""
+    folder = tmp_path_factory.mktemp("small")
+    for name in FILES:
+        (folder / name).write_text("{}")
+    toy_evidence(60).save(folder / EVIDENCE)
+    seal(folder, {"cohort": "toy", "synthetic": True})
+    return str(folder)
+
+
+def test_small_folds_take_smaller_sessions_and_the_advice_works(
+    small_bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = RUNNER.invoke(
+        app(), ["rl", "train", "--bundle", small_bundle, "--out", "ppo", "--steps", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "note: sessions of 11 cases, not 64" in done.stderr
+    advice = done.stdout.split("compare it: greenboard ")[1]
+    done = RUNNER.invoke(app(), [*shlex.split(advice), "--sessions", "4"])
+    assert done.exit_code == 0, done.output
+    assert "sessions of 11 cases" in done.stderr
+    data = json.loads(Path("report/report.json").read_text())
+    assert set(data["policies"]) == {"rule", "price", "ppo"}
+    assert data["provenance"]["session_config"]["n_cases"] == 11
+
+
+def test_the_size_of_a_session_can_be_chosen(small_bundle: str, tmp_path: Path) -> None:
+    compare = ["compare", "--bundle", small_bundle, "--policies", "rule", "--sessions", "2"]
+    done = RUNNER.invoke(app(), [*compare, "--out", str(tmp_path), "--cases", "6"])
+    assert done.exit_code == 0, done.output
+    assert "note" not in done.stderr
+    provenance = json.loads((tmp_path / "report.json").read_text())["provenance"]
+    assert provenance["session_config"]["n_cases"] == 6
+    assert "--cases 6" in provenance["command"]
+    done = RUNNER.invoke(app(), [*compare, "--out", str(tmp_path), "--cases", "23"])
+    assert isinstance(done.exception, ComparisonError)
+    assert "Use --cases 22 or less" in str(done.exception)
+    compare[4] = "rul"
+    done = RUNNER.invoke(app(), [*compare, "--out", str(tmp_path), "--cases", "6"])
+    assert isinstance(done.exception, AgentError)
+    assert "Did you mean 'rule'" in str(done.exception)
