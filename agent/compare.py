@@ -19,6 +19,7 @@ from agent.errors import ComparisonError
 from agent.policies.registry import default_names
 from agent.policies.simple import EverythingPolicy
 from agent.report.model import ComparisonReport
+from agent.report.render import check_report_folder
 from agent.rollout import SessionRecords, run_sessions
 from agent.sessions import SessionSource
 from agent.summary import FoldResult, summarise
@@ -103,10 +104,12 @@ def compare_policies(
         progress: told what is being done.
 
     Raises:
-        ComparisonError: if a fold is unknown or a policy cannot take part.
+        ComparisonError: if a fold is unknown, a policy cannot take part, or ``out`` holds other
+            things than a report.
         PolicyError: if a policy is unknown or cannot be opened.
     """
     check_names(config.policies or (), ActionCatalogue(source.evidence.transfers))
+    check_report_folder(out)
     folds = config.folds if config.folds is not None else source.folds[-1:]
     setups = {fold: source.evaluation(fold) for fold in folds}
     names = config.policies or default_names(next(iter(setups.values())).catalogue)

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.calibration import CalibratedPrice, calibrate_price
 from agent.errors import ComparisonError
-from agent.policies.files import PolicyFile, read_policy, write_policy
+from agent.policies.files import PolicyFile, read_patients, read_policy, write_policy
 from agent.policies.protocol import Policy
 from agent.policies.registry import LEARNED, check_policy_name, make_policy, open_policy
 from agent.sessions import SessionSource
@@ -18,6 +18,7 @@ from envs.catalogue import ActionCatalogue
 from envs.setup import ReviewSetup
 
 PRICE = "price"
+SAME_BUNDLE = "same_bundle"
 CALIBRATION_SESSIONS = 128
 
 Progress = Callable[[str, int, int], None]
@@ -86,7 +87,8 @@ def prepare(names: Sequence[str], how: Preparation) -> tuple[Contestant, ...]:
     """Every policy that was asked for, ready to act.
 
     Raises:
-        ComparisonError: if two have the same name, or one was trained on the held-out patients.
+        ComparisonError: if two have the same name, or one was trained on the held-out patients, or
+            nothing shows that it was not.
         PolicyError: if one is unknown or cannot be opened.
     """
     setup = how.evaluation
@@ -129,7 +131,9 @@ def write_price(how: Preparation, setup: ReviewSetup, price: CalibratedPrice) ->
         g_per_auc=price.g_per_auc,
         provenance={**training_facts(how.source, how.held_out), **price.to_json()},
     )
-    return write_policy(how.out / "policies" / f"price-fold{how.held_out}", stored)
+    directory = how.out / "policies" / f"price-fold{how.held_out}"
+    patients = how.source.patients(how.source.other_folds(how.held_out))
+    return write_policy(directory, stored, patients=patients)
 
 
 def training_facts(source: SessionSource, held_out: int) -> dict[str, Any]:
@@ -162,7 +166,10 @@ def _trained(how: Preparation, setup: ReviewSetup) -> Contestant:
         )
         env = how.source.training_env(how.held_out, config.num_envs)
         task = TrainingTask(
-            env=env, setup=env.envs.setup, provenance=training_facts(how.source, how.held_out)
+            env=env,
+            setup=env.envs.setup,
+            provenance=training_facts(how.source, how.held_out),
+            patients=how.source.patients(how.source.other_folds(how.held_out)),
         )
         label = f"fold {how.held_out}: train ppo, seed {seed}"
 
@@ -183,18 +190,46 @@ def _trained(how: Preparation, setup: ReviewSetup) -> Contestant:
 
 def _opened(directory: Path, how: Preparation, setup: ReviewSetup) -> Contestant:
     stored = read_policy(directory, setup.layout, setup.catalogue)
-    trained_on = stored.provenance.get("folds", [])
-    same = stored.provenance.get("bundle", {}).get("evidence_sha256")
-    here = how.source.bundle_facts.get("evidence_sha256")
-    if same == here and how.held_out in trained_on:
+    same = _same_bundle(stored, how.source)
+    trained_on = _trained_on(directory, stored, how.source)
+    if trained_on is None:
         raise ComparisonError(
-            f"{directory} was trained on the patients of folds {', '.join(map(str, trained_on))}; "
-            f"comparing it on fold {how.held_out} would flatter it. Use --fold "
-            f"{stored.provenance.get('held_out_fold')}."
+            f"{directory} is of another bundle and does not say which patients it was trained on, "
+            f"so nothing shows that those of fold {how.held_out} are new to it. Train it again "
+            "with 'greenboard rl train'."
+        )
+    held_out = how.source.patients((how.held_out,))
+    seen = len(held_out & trained_on)
+    if seen:
+        other = stored.provenance.get("held_out_fold")
+        advice = f"Use --fold {other}." if same else "Train one on this bundle."
+        raise ComparisonError(
+            f"{directory} was trained on {seen} of the {len(held_out)} patients of fold "
+            f"{how.held_out} (by case id); comparing it on them would flatter it. {advice}"
         )
     return Contestant(
         name=directory.name,
         policies=(open_policy(directory, setup.layout, setup.catalogue),),
         learned=stored.kind == "ppo",
-        details={"directory": str(directory), "same_bundle": same == here},
+        details={
+            "directory": str(directory),
+            SAME_BUNDLE: same,
+            "n_training_patients": len(trained_on),
+        },
     )
+
+
+def _same_bundle(stored: PolicyFile, source: SessionSource) -> bool:
+    theirs = stored.provenance.get("bundle", {}).get("evidence_sha256")
+    return bool(theirs == source.bundle_facts.get("evidence_sha256"))
+
+
+def _trained_on(
+    directory: Path, stored: PolicyFile, source: SessionSource
+) -> frozenset[str] | None:
+    """Hashed case ids of those whom a policy was trained on; None where nobody can tell."""
+    if stored.patients is not None:
+        return read_patients(directory, stored.patients)
+    # Policies of earlier versions name folds only, which mean something in their own bundle.
+    folds = stored.provenance.get("folds")
+    return source.patients(folds) if folds and _same_bundle(stored, source) else None

@@ -13,7 +13,7 @@ from agent.errors import ComparisonError
 from carbon.intensity.recorded import load_trace
 from carbon.intensity.synthetic import synthetic_trace
 from carbon.intensity.trace import Trace
-from distill.bundle import EVIDENCE, MANIFEST, Bundle, sha256_of
+from distill.bundle import EVIDENCE, MANIFEST, Bundle, hash_case_id, sha256_of
 from distill.evidence import EvidenceTable
 from envs.config import SessionConfig
 from envs.session import SYNTHETIC_HOURS, SYNTHETIC_SEED
@@ -125,6 +125,11 @@ class SessionSource:
                 f"{', '.join(map(str, self.folds))} and at least two are needed."
             )
         return tuple(fold for fold in self.folds if fold != held_out)
+
+    def patients(self, folds: Sequence[int]) -> frozenset[str]:
+        """Hashed case ids of these folds' patients: who they are, without saying so."""
+        rows = np.flatnonzero(np.isin(self.evidence.fold, folds))
+        return frozenset(hash_case_id(self.evidence.case_id[row]) for row in rows)
 
     def fitted(self, held_out: Sequence[int], cases: int | None = None) -> SessionSource:
         """The same source with sessions that each held-out fold, and the others, can fill.

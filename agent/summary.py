@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from agent.bounds import CLAIRVOYANT, DEFINITIONS, EXPECTED, SessionBounds
-from agent.contestants import Contestant
+from agent.contestants import SAME_BUNDLE, Contestant
+from agent.report.headline import RULE
 from agent.report.model import (
     METRICS,
     ActionTable,
@@ -28,7 +29,6 @@ from agent.statistics import (
 )
 
 COMPARED = ("auc_gain", "g_co2e", "reward")
-RULE = "rule"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +80,11 @@ def _names(results: Sequence[FoldResult]) -> tuple[str, ...]:
     return tuple(contestant.name for contestant in results[0].contestants)
 
 
-def best_planner(results: Sequence[FoldResult]) -> str:
-    """The policy without training with the highest mean reward; any policy if all were trained."""
-    contestants = results[0].contestants
-    planners = [c.name for c in contestants if not c.learned] or [c.name for c in contestants]
+def best_planner(results: Sequence[FoldResult]) -> str | None:
+    """The policy without training with the highest mean reward; None if all were trained."""
+    planners = [c.name for c in results[0].contestants if not c.learned]
+    if not planners:
+        return None
     return max(planners, key=lambda name: _sample(results, name, "reward").mean)
 
 
@@ -143,7 +144,9 @@ def summarise(
     """
     names = _names(results)
     planner = best_planner(results)
-    baselines = [name for name in dict.fromkeys((RULE, planner)) if name in names]
+    baselines = [
+        name for name in dict.fromkeys((RULE, planner)) if name is not None and name in names
+    ]
     gain, carbon = (
         np.array([_sample(results, name, metric).mean for name in names])
         for metric in ("auc_gain", "g_co2e")
@@ -165,7 +168,9 @@ def summarise(
         best_planner=planner,
         budget_g_co2e=bootstrap_mean(_single([r.reference.budget_g_co2e for r in results]), rng),
         provenance=provenance,
-        limits=limits(provenance, learned=any(p.learned for p in policies)),
+        limits=limits(
+            provenance, learned=any(p.learned for p in policies), strangers=_strangers(results)
+        ),
     )
 
 
@@ -193,8 +198,21 @@ def _reference(results: Sequence[FoldResult], rng: np.random.Generator) -> dict[
     }
 
 
-def limits(provenance: Mapping[str, Any], *, learned: bool) -> tuple[str, ...]:
-    """What the figures do not say, in plain sentences."""
+def _strangers(results: Sequence[FoldResult]) -> tuple[str, ...]:
+    """Policies that were trained on another bundle's patients."""
+    return tuple(c.name for c in results[0].contestants if c.details.get(SAME_BUNDLE) is False)
+
+
+def limits(
+    provenance: Mapping[str, Any], *, learned: bool, strangers: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """What the figures do not say, in plain sentences.
+
+    Args:
+        provenance: of the comparison.
+        learned: whether a policy was trained.
+        strangers: policies of another bundle.
+    """
     patients = sum(provenance["patients_held_out"].values())
     sentences = [
         "Research use only: it recommends, a person decides and signs.",
@@ -214,6 +232,11 @@ def limits(provenance: Mapping[str, Any], *, learned: bool) -> tuple[str, ...]:
             "A learned policy's interval redraws its training seeds; with fewer than ten of them "
             "it is narrower than it should be."
         )
+    sentences += [
+        f"{name} was trained on another bundle. None of its patients has the case id of one of the "
+        "held-out patients; whether a patient has two case ids cannot be told."
+        for name in strangers
+    ]
     if provenance["bundle"]["synthetic"]:
         sentences.append("The patients are synthetic; nothing here is evidence about real ones.")
     if provenance["trace"]["synthetic"]:

@@ -115,11 +115,13 @@ class TrainingTask:
         env: sessions of TRAINING patients and hours, as a ``VecEnv`` with action masks.
         setup: the same sessions' fixed numbers.
         provenance: environment, folds, trace, bundle: what names these sessions for good.
+        patients: hashed case ids of the training patients, to keep with the policy.
     """
 
     env: VecEnv
     setup: ReviewSetup
     provenance: Mapping[str, Any]
+    patients: frozenset[str]
 
 
 def chunk_seed(seed: int, chunk: int) -> int:
@@ -191,7 +193,8 @@ def train_ppo(
         ``out``, now a policy directory.
 
     Raises:
-        RlTrainingError: if ``out`` holds another run, or there is nothing to resume.
+        RlTrainingError: if ``out`` holds another run, there is nothing to resume, or it has been
+            trained for longer already.
     """
     check_out(out, resume)
     torch.set_num_threads(1)  # with small networks a second thread only waits
@@ -199,7 +202,7 @@ def train_ppo(
     task = replace(task, env=SessionLog.scaled(task.env, config.reward_scale))
     model = _new_model(task, config)
     run = _run_identity(task, config)
-    chunk = _restore(model, out / CHECKPOINTS, run) if resume else _begin(model, task, config)
+    chunk = _restore(model, out, run, config) if resume else _begin(model, task, config)
     model.set_logger(configure(str(out / TENSORBOARD), ["tensorboard"]))
     log = SessionLog(progress)
     log.start_at(model.num_timesteps)
@@ -213,15 +216,21 @@ def train_ppo(
         write_checkpoint(out / CHECKPOINTS, tensors, counters, run)
     model.logger.close()
     provenance = _provenance(model, config, task, time.monotonic() - started)
-    return export_policy(model, task.setup, out, name=name, provenance=provenance)
+    return export_policy(model, task, out, name=name, provenance=provenance)
 
 
 def check_out(out: Path, resume: bool) -> None:
     """Refuse a folder that holds another run; cheap, so it can be asked before a long wait.
 
     Raises:
-        RlTrainingError: if ``out`` holds a policy, or an unfinished training not to be resumed.
+        RlTrainingError: if ``out`` holds a policy, an unfinished training not to be resumed, or
+            things that are no training's.
     """
+    if out.exists() and not out.is_dir():
+        raise RlTrainingError(f"{out} is a file; --out names a folder.")
+    foreign = not any((out / own).exists() for own in (POLICY_FILE, CHECKPOINTS, TENSORBOARD))
+    if foreign and out.exists() and any(out.iterdir()):
+        raise RlTrainingError(f"{out} holds other things than a policy; choose another --out.")
     if (out / POLICY_FILE).exists() and not resume:
         raise RlTrainingError(f"{out} already holds a policy; choose another --out or remove it.")
     if checkpoints(out / CHECKPOINTS) and not resume:
@@ -236,8 +245,13 @@ def _begin(model: MaskablePPO, task: TrainingTask, config: TrainPpoConfig) -> in
     return 0
 
 
-def _restore(model: MaskablePPO, folder: Path, run: Mapping[str, Any]) -> int:
-    state, tensors = read_checkpoint(folder, run)
+def _restore(model: MaskablePPO, out: Path, run: Mapping[str, Any], config: TrainPpoConfig) -> int:
+    state, tensors = read_checkpoint(out / CHECKPOINTS, run)
+    if state.num_timesteps > config.total_steps:
+        raise RlTrainingError(
+            f"{out} has been trained for {state.num_timesteps} steps; {config.steps} are fewer. "
+            "Resume with as many steps or more, or choose another --out."
+        )
     unpack_training(tensors, model.policy, model.policy.optimizer)
     model.num_timesteps, model._n_updates = state.num_timesteps, state.n_updates
     return state.chunk
@@ -273,7 +287,7 @@ def policy_tensors(model: MaskablePPO, hidden_layers: int) -> dict[str, np.ndarr
 
 def export_policy(
     model: MaskablePPO,
-    setup: ReviewSetup,
+    task: TrainingTask,
     out: Path,
     *,
     name: str,
@@ -283,12 +297,12 @@ def export_policy(
     hidden_layers = len(model.policy.net_arch)
     content, entry = pack_weights(policy_tensors(model, hidden_layers))
     stored = PolicyFile.for_layout(
-        setup.layout,
-        setup.catalogue,
+        task.setup.layout,
+        task.setup.catalogue,
         kind="ppo",
         name=name,
         hidden_layers=hidden_layers,
         weights=entry,
         provenance=dict(provenance),
     )
-    return write_policy(out, stored, content)
+    return write_policy(out, stored, content, patients=task.patients)

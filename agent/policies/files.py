@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from envs.observation import ObservationLayout
 
 POLICY_FILE = "policy.json"
 WEIGHTS_FILE: Literal["weights.safetensors"] = "weights.safetensors"
+PATIENTS_FILE: Literal["training_ids.json"] = "training_ids.json"
 FORMAT: Literal[1] = 1
 
 
@@ -29,6 +31,16 @@ class WeightsEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: Literal["weights.safetensors"] = WEIGHTS_FILE
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class PatientsEntry(BaseModel):
+    """Where the hashed case ids of the training patients are, and what the file must hash to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Literal["training_ids.json"] = PATIENTS_FILE
+    n: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -44,6 +56,7 @@ class PolicyFile(BaseModel):
         g_per_auc: price of a ``price`` policy, gCO2e per unit of AUC.
         hidden_layers: how many tanh layers stand before the ``ppo`` network's output.
         weights: file and hash of the ``ppo`` network.
+        patients: whom it was trained or calibrated on; earlier versions did not say.
         provenance: how it was trained or calibrated.
     """
 
@@ -57,6 +70,7 @@ class PolicyFile(BaseModel):
     g_per_auc: float | None = Field(default=None, gt=0)
     hidden_layers: int | None = Field(default=None, ge=0)
     weights: WeightsEntry | None = None
+    patients: PatientsEntry | None = None
     provenance: dict[str, Any]
 
     @classmethod
@@ -83,12 +97,35 @@ def pack_weights(tensors: dict[str, np.ndarray]) -> tuple[bytes, WeightsEntry]:
     return content, WeightsEntry(sha256=hashlib.sha256(content).hexdigest())
 
 
-def write_policy(directory: Path, policy: PolicyFile, weights: bytes | None = None) -> Path:
-    """Write a policy directory; ``policy.json`` comes last, so an unfinished one has none."""
+def pack_patients(hashes: Collection[str]) -> tuple[bytes, PatientsEntry]:
+    """Hashed case ids as the bytes of a file, with the entry that ``policy.json`` needs."""
+    content = (json.dumps({"sha256": sorted(hashes)}, indent=1) + "\n").encode()
+    digest = hashlib.sha256(content).hexdigest()
+    return content, PatientsEntry(n=len(hashes), sha256=digest)
+
+
+def write_policy(
+    directory: Path,
+    policy: PolicyFile,
+    weights: bytes | None = None,
+    *,
+    patients: Collection[str],
+) -> Path:
+    """Write a policy directory; ``policy.json`` comes last, so an unfinished one has none.
+
+    Args:
+        directory: made if it is not there.
+        policy: the contents of ``policy.json``; its ``patients`` are filled in.
+        weights: of a learned policy.
+        patients: hashed case ids of those it was trained or calibrated on.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / POLICY_FILE).unlink(missing_ok=True)
     if weights is not None:
         write_atomically(directory / WEIGHTS_FILE, weights)
+    content, entry = pack_patients(patients)
+    write_atomically(directory / PATIENTS_FILE, content)
+    policy = policy.model_copy(update={"patients": entry})
     text = policy.model_dump_json(indent=2, exclude_none=True) + "\n"
     write_atomically(directory / POLICY_FILE, text.encode())
     return directory
@@ -124,6 +161,24 @@ def read_policy(
             f"{catalogue.n}. Train a policy on this bundle."
         )
     return stored
+
+
+def read_patients(directory: Path, entry: PatientsEntry) -> frozenset[str]:
+    """Read the hashed case ids of the training patients, refusing changed bytes.
+
+    Raises:
+        PolicyError: if the file is missing or changed.
+    """
+    path = directory / entry.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PolicyError(
+            f"{path} cannot be read: {error}. Copy the whole policy folder again."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise PolicyError(f"{path}: its bytes have changed. Copy the policy again or train it.")
+    return frozenset(json.loads(content)["sha256"])
 
 
 def read_weights(directory: Path, entry: WeightsEntry) -> dict[str, np.ndarray]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from agent.report.model import ComparisonReport, PolicyResult
 from agent.statistics import Estimate
 
+RULE = "rule"
+
 
 def interval(estimate: Estimate, digits: int = 3, scale: float = 1.0) -> str:
     """``0.123 [0.110, 0.131]``."""
@@ -27,9 +29,9 @@ def _best(report: ComparisonReport) -> str:
 
 def _against_rule(report: ComparisonReport) -> str | None:
     best = report.best
-    if "rule" not in best.versus:
+    if best.name == RULE or RULE not in best.versus:
         return None
-    gain, carbon = best.versus["rule"]["auc_gain"], best.versus["rule"]["g_co2e"]
+    gain, carbon = best.versus[RULE]["auc_gain"], best.versus[RULE]["g_co2e"]
     verdict = "a difference" if gain.excludes_zero else "not a clear difference"
     return (
         f"Against the four-action rule that is {gain.value:+.3f} AUC [{gain.low:+.3f}, "
@@ -37,8 +39,7 @@ def _against_rule(report: ComparisonReport) -> str | None:
     )
 
 
-def _learning(report: ComparisonReport, learned: PolicyResult) -> str:
-    planner = report.best_planner
+def _learning(learned: PolicyResult, planner: str) -> str:
     difference = learned.versus[planner]["reward"]
     gain = learned.versus[planner]["auc_gain"]
     if difference.low > 0:
@@ -58,7 +59,12 @@ def _learning(report: ComparisonReport, learned: PolicyResult) -> str:
 def headline(report: ComparisonReport) -> tuple[str, ...]:
     """Which policy, how much gain at what share of the carbon, and whether learning helped."""
     sentences = [_best(report), _against_rule(report)]
-    sentences += [_learning(report, policy) for policy in report.learned]
+    if report.best_planner is not None:
+        sentences += [_learning(policy, report.best_planner) for policy in report.learned]
+    else:
+        sentences.append(
+            "No policy without training took part, so nothing here says whether learning helps."
+        )
     if report.synthetic:
         sentences.append("The patients are synthetic: these figures say nothing about real ones.")
     return tuple(sentence for sentence in sentences if sentence)

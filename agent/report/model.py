@@ -143,7 +143,8 @@ class ComparisonReport:
         policies: in the order asked for.
         bounds: by name: ``expected_lp`` and ``clairvoyant_lp``.
         everything: AUC gain and carbon of processing everything without a budget.
-        best_planner: the policy without training that has the highest reward.
+        best_planner: the policy without training that has the highest reward; None if all were
+            trained.
         budget_g_co2e: the sessions' budget, g.
         provenance: bundle, sessions, trace, seeds, versions, command.
         limits: sentences on what the figures do not say.
@@ -152,7 +153,7 @@ class ComparisonReport:
     policies: tuple[PolicyResult, ...]
     bounds: Mapping[str, BoundResult]
     everything: Mapping[str, Estimate]
-    best_planner: str
+    best_planner: str | None
     budget_g_co2e: Estimate
     provenance: Mapping[str, Any]
     limits: tuple[str, ...]

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from agent.errors import ComparisonError
 from agent.policies.files import write_atomically
 from agent.report.headline import headline, interval
 from agent.report.model import METRICS, ActionTable, ComparisonReport, PolicyResult
@@ -16,6 +17,7 @@ from agent.report.plots import action_groups, actions_svg, pareto_svg
 
 HTML_FILE = "report.html"
 JSON_FILE = "report.json"
+POLICIES = "policies"
 
 
 def _percent(share: float | None) -> str:
@@ -88,12 +90,32 @@ def render_html(report: ComparisonReport) -> str:
     )
 
 
+def check_report_folder(out: Path) -> None:
+    """Refuse a folder that holds other things than a report; cheap, so ask before long work.
+
+    Raises:
+        ComparisonError: if ``out`` is a file, or a folder that is not a report's.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ComparisonError(f"{out} is a file; --out names a folder.")
+    # A comparison that was stopped on the way leaves the policies alone.
+    inside = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    if JSON_FILE not in inside and not inside <= {HTML_FILE, POLICIES}:
+        raise ComparisonError(f"{out} holds other things than a report; choose another --out.")
+
+
 def write_report(report: ComparisonReport, out: Path) -> tuple[Path, Path]:
     """Write ``report.html`` and ``report.json`` into a directory; never half of one.
 
     Returns:
         The two paths, the page first.
+
+    Raises:
+        ComparisonError: if the directory holds other things than a report.
     """
+    check_report_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     page = out / HTML_FILE
     figures = out / JSON_FILE

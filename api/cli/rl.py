@@ -110,6 +110,7 @@ def train(
         env=sessions,
         setup=sessions.envs.setup,
         provenance=training_facts(source, held_out),
+        patients=source.patients(source.other_folds(held_out)),
     )
     options = WaitOptions(
         wait=wait_for_clean, dry_run=dry_run, slack_h=slack_h, duration_h=duration_h

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,11 +25,11 @@ def source() -> SessionSource:
     return SessionSource.of_evidence(toy_evidence(200), config=SessionConfig(n_cases=12))
 
 
-def compare(out: Path, **settings: object) -> ComparisonReport:
+def compare(out: Path, *, of: SessionSource | None = None, **settings: object) -> ComparisonReport:
     config = CompareConfig(sessions=12, training_seeds=2, ppo_steps=1000, **settings)  # type: ignore[arg-type]
     stages: set[str] = set()
     report = compare_policies(
-        source(), config, out, command="again", created=CREATED,
+        of or source(), config, out, command="again", created=CREATED,
         progress=lambda stage, _n, _total: stages.add(stage),
     )  # fmt: skip
     assert stages
@@ -102,6 +104,71 @@ def test_a_policy_directory_takes_part_but_not_on_its_own_patients(
     assert report.policies[1].name == "ppo-fold4-seed0"
     with pytest.raises(ComparisonError, match="would flatter it"):
         compare(tmp_path, policies=("rule", directory), folds=(0,))
+
+
+def another_bundle(prefix: str) -> SessionSource:
+    """The same cohort in another bundle: other scores, other hash."""
+    table = toy_evidence(200, seed=5)
+    names = tuple(f"{prefix}{case}" for case in table.case_id)
+    return SessionSource.of_evidence(
+        replace(table, case_id=names),
+        config=SessionConfig(n_cases=12),
+        facts={"evidence_sha256": "0" * 64},
+    )
+
+
+def test_a_policy_of_another_bundle_is_refused_if_it_knows_the_patients(
+    full: tuple[ComparisonReport, Path], tmp_path: Path
+) -> None:
+    """Folds of another bundle say nothing; case ids do."""
+    directory = str(full[1] / "policies" / "ppo-fold4-seed0")
+    with pytest.raises(ComparisonError, match=r"of the \d+ patients of fold 0 \(by case id\)"):
+        compare(tmp_path, policies=("rule", directory), folds=(0,), of=another_bundle(""))
+
+
+def test_a_policy_of_other_patients_takes_part_and_the_report_says_so(
+    full: tuple[ComparisonReport, Path], tmp_path: Path
+) -> None:
+    directory = str(full[1] / "policies" / "ppo-fold4-seed0")
+    report = compare(tmp_path, policies=("rule", directory), of=another_bundle("other-"))
+    assert any("ppo-fold4-seed0 was trained on another bundle" in line for line in report.limits)
+    assert not any("another bundle" in line for line in full[0].limits)
+
+
+def test_a_policy_that_does_not_say_its_patients_is_known_in_its_own_bundle_only(
+    full: tuple[ComparisonReport, Path], tmp_path: Path
+) -> None:
+    """Earlier versions kept folds alone."""
+    for name in ("policy.json", "weights.safetensors"):
+        (tmp_path / name).write_bytes((full[1] / "policies/ppo-fold4-seed0" / name).read_bytes())
+    stored = json.loads((tmp_path / "policy.json").read_text())
+    del stored["patients"]
+    (tmp_path / "policy.json").write_text(json.dumps(stored))
+    policies = ("rule", str(tmp_path))
+    assert compare(tmp_path / "r", policies=policies).policies[1].learned
+    with pytest.raises(ComparisonError, match="would flatter it"):
+        compare(tmp_path / "s", policies=policies, folds=(0,))
+    with pytest.raises(ComparisonError, match="does not say which patients"):
+        compare(tmp_path / "t", policies=policies, of=another_bundle("other-"))
+
+
+def test_changed_hashes_of_patients_are_refused(
+    full: tuple[ComparisonReport, Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "ppo"
+    shutil.copytree(full[1] / "policies" / "ppo-fold4-seed0", copy)
+    (copy / "training_ids.json").write_text('{"sha256": []}')
+    with pytest.raises(PolicyError, match=r"training_ids\.json: its bytes have changed"):
+        compare(tmp_path / "r", policies=("rule", str(copy)), folds=(0,))
+    (copy / "training_ids.json").unlink()
+    with pytest.raises(PolicyError, match="Copy the whole policy folder"):
+        compare(tmp_path / "r", policies=("rule", str(copy)))
+
+
+def test_a_foreign_folder_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ComparisonError, match="holds other things than a report"):
+        compare(tmp_path, policies=("rule",))
 
 
 @pytest.mark.parametrize(

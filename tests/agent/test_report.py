@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from agent.errors import ComparisonError
 from agent.report.headline import headline
 from agent.report.model import (
     METRICS,
@@ -140,6 +142,42 @@ def test_synthetic_patients_are_labelled_at_the_top() -> None:
 )
 def test_the_headline_says_whether_learning_won(ppo: float, sentence: str) -> None:
     assert any(sentence in line for line in headline(report(ppo=ppo)))
+
+
+def test_learned_policies_alone_are_compared_with_no_planner() -> None:
+    alone = replace(
+        report(), policies=(policy("ppo", 0.18, reward=0.1),), best_planner=None, limits=()
+    )
+    lines = headline(alone)
+    assert not any("are a tie" in line or "best without learning" in line for line in lines)
+    assert any(line.startswith("No policy without training took part") for line in lines)
+    assert alone.to_json(lines)["reference"]["best_planner"] is None
+    assert "No policy without training" in render_html(alone)
+
+
+def test_the_rule_is_not_compared_with_itself() -> None:
+    alone = replace(report(), policies=(policy("rule", 0.09, reward=0.05),), best_planner="rule")
+    assert not any("four-action rule" in line for line in headline(alone))
+    assert any("four-action rule" in line for line in headline(report()))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "bundle"])
+def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "policies").mkdir()
+    with pytest.raises(ComparisonError, match="holds other things than a report"):
+        write_report(report(), tmp_path)
+    with pytest.raises(ComparisonError, match="is a file"):
+        write_report(report(), tmp_path / name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, "policies"])
+
+
+def test_an_own_folder_is_written_again(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    write_report(report(), tmp_path)
+    (tmp_path / "notes.txt").write_text("beside a report anything may lie")
+    write_report(report(ppo=0.05), tmp_path)
+    assert "is better than" in (tmp_path / "report.html").read_text()
 
 
 def test_the_headline_compares_with_everything() -> None:

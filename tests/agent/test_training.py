@@ -17,13 +17,20 @@ import pytest
 from agent.checkpoints import checkpoints
 from agent.contestants import training_facts
 from agent.errors import PolicyError, RlTrainingError
-from agent.policies.files import POLICY_FILE, WEIGHTS_FILE
+from agent.policies.files import (
+    PATIENTS_FILE,
+    POLICY_FILE,
+    WEIGHTS_FILE,
+    PatientsEntry,
+    read_patients,
+)
 from agent.policies.learned import LearnedPolicy
 from agent.policies.registry import make_policy
 from agent.rollout import run_sessions
 from agent.sessions import SessionSource
 from agent.statistics import FoldedSample, paired_difference
-from agent.training import TrainingTask, TrainPpoConfig, train_ppo
+from agent.training import TrainingTask, TrainPpoConfig, check_out, train_ppo
+from distill.bundle import hash_case_id
 from envs.config import SessionConfig
 from envs.toy import toy_evidence
 
@@ -41,7 +48,8 @@ def source() -> SessionSource:
 def task(n: int = 16) -> TrainingTask:
     env = source().training_env(HELD_OUT, n)
     facts = training_facts(source(), HELD_OUT)
-    return TrainingTask(env=env, setup=env.envs.setup, provenance=facts)
+    patients = source().patients(source().other_folds(HELD_OUT))
+    return TrainingTask(env=env, setup=env.envs.setup, provenance=facts, patients=patients)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +87,7 @@ def test_numpy_acts_as_sb3_does(tmp_path: Path) -> None:
 
     work = task()
     model = _new_model(work, TrainPpoConfig(seed=5, **SMALL))
-    export_policy(model, work.setup, tmp_path, name="ppo", provenance={})
+    export_policy(model, work, tmp_path, name="ppo", provenance={})
     policy = opened(tmp_path)
     rng = np.random.default_rng(0)
     layout = work.setup.layout
@@ -157,6 +165,32 @@ def test_resuming_refuses_another_run(tmp_path: Path) -> None:
         train_ppo(task(), TrainPpoConfig(steps=1024, **SMALL), tmp_path, resume=True)
 
 
+def test_resuming_with_fewer_steps_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    train_ppo(task(), TrainPpoConfig(steps=3000, **SMALL), tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(RlTrainingError, match="has been trained for 3072 steps; 100 are fewer"):
+        train_ppo(task(), TrainPpoConfig(steps=100, **SMALL), tmp_path, resume=True)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    train_ppo(task(), TrainPpoConfig(steps=4000, **SMALL), tmp_path, resume=True)
+    provenance = json.loads((tmp_path / POLICY_FILE).read_text())["provenance"]
+    assert (provenance["steps"], provenance["config"]["steps"]) == (4096, 4000)
+
+
+def test_foreign_folders_and_files_are_refused_and_own_ones_taken(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(RlTrainingError, match="holds other things than a policy"):
+            check_out(tmp_path, resume)
+        with pytest.raises(RlTrainingError, match="is a file"):
+            check_out(notes, resume)
+    (tmp_path / "tensorboard").mkdir()  # what a run that was killed at once leaves
+    check_out(tmp_path, False)
+    check_out(tmp_path / "new", False)
+    (tmp_path / "empty").mkdir()
+    check_out(tmp_path / "empty", False)
+
+
 def test_nothing_that_it_writes_is_a_pickle(trained: Path) -> None:
     for path in trained.rglob("*"):
         if path.is_file():
@@ -173,6 +207,17 @@ def test_provenance_names_what_it_was_trained_on(trained: Path) -> None:
     assert stored["config"]["gamma"] == 1.0
     assert stored["config"]["warm_start"] == "none"
     assert stored["bundle"]["synthetic"] is True
+
+
+def test_it_keeps_hashes_of_its_patients_and_no_case_id(trained: Path) -> None:
+    entry = PatientsEntry(**json.loads((trained / POLICY_FILE).read_text())["patients"])
+    kept = read_patients(trained, entry)
+    table = source().evidence
+    inside = table.fold != HELD_OUT
+    assert kept == {hash_case_id(c) for c, taken in zip(table.case_id, inside) if taken}
+    assert entry.n == len(kept) == inside.sum()
+    for name in (POLICY_FILE, PATIENTS_FILE):
+        assert not any(f'"{case}"' in (trained / name).read_text() for case in table.case_id)
 
 
 def test_changed_bytes_are_refused(trained: Path, tmp_path: Path) -> None:
@@ -204,7 +249,7 @@ def test_a_warm_start_imitates_the_price_policy(tmp_path: Path) -> None:
     work = task()
     model = _new_model(work, TrainPpoConfig(seed=0, **SMALL))
     clone_price_policy(model, work.setup, seed=0, reward_scale=10.0)
-    export_policy(model, work.setup, tmp_path, name="ppo", provenance={})
+    export_policy(model, work, tmp_path, name="ppo", provenance={})
     shown = demonstrate(calibrated_price_policy(work.setup, 0), work.setup, seed=5000)
     agreement = (opened(tmp_path).act(shown.observation, shown.mask) == shown.action).mean()
     most_common = np.bincount(shown.action).max() / len(shown.action)

@@ -34,7 +34,7 @@ def learned_directory(path: Path) -> Path:
         LAYOUT, CATALOGUE, kind="ppo", name="ppo", hidden_layers=2, weights=entry,
         provenance={"steps": 1, "seed": 0},
     )  # fmt: skip
-    return write_policy(path, stored, content)
+    return write_policy(path, stored, content, patients=())
 
 
 @pytest.fixture(params=NAMES)
