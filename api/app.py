@@ -22,6 +22,7 @@ from api import state_lock
 from api.auth import KeyRing
 from api.deps import Server
 from api.errors import SettingsError
+from api.examples import case_examples
 from api.grid import grid_of
 from api.hub import Hub
 from api.inputs import CaseInputs
@@ -194,12 +195,17 @@ def _version() -> str:
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Put the Problem schema where the documented answers point to."""
+    """Put the Problem schema where the documented answers point to, and examples that work."""
     generate = app.openapi
 
     def openapi() -> dict[str, object]:
         schema = generate()
-        schema["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        schemas = schema["components"]["schemas"]
+        schemas.setdefault("Problem", Problem.model_json_schema())
+        running = getattr(app.state, "server", None)
+        if isinstance(running, Server):
+            example = running.kit.student.example()
+            schemas["CaseRequest"]["examples"] = case_examples(example, running.clock())
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from agent.errors import AgentError
 from agent.workflow.errors import WorkflowError
@@ -23,6 +24,7 @@ from envs.errors import EnvsError
 URN = "urn:problem-type:greenboard:"
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,16 +168,30 @@ async def _on_package_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse:
     kind = TYPES[BY_STATUS.get(error.status_code, "http-error")]
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
     details = {
         404: "There is nothing at this address; see /openapi.json for what there is.",
-        405: f"{request.method} is not allowed here; allowed: "
-        f"{(error.headers or {}).get('Allow', 'see /openapi.json')}.",
+        405: f"{request.method} is not allowed here; allowed: {headers.get('Allow')}.",
         400: "The body could not be read as JSON; send application/json.",
     }
     detail = details.get(error.status_code, str(error.detail))
     return problem_response(
-        kind, detail, request.url.path, status=error.status_code, headers=error.headers
+        kind, detail, request.url.path, status=error.status_code, headers=headers
     )
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method of this address; the router names those of the first route that fits alone."""
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 async def _on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:

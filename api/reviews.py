@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -62,15 +63,24 @@ class Reviews:
         self._workers = workers
         self._metrics = metrics
         self._clock = clock
+        self._coming = 0
 
-    def refuse_if_full(self) -> None:
-        """Refuse new work while too much waits.
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """A place in the queue, held while the case is written down and until it is queued.
+
+        Without it, cases that come at once would all see the same free place.
 
         Raises:
-            ProblemError: 429 with ``Retry-After``.
+            ProblemError: 429 with ``Retry-After``, if too much waits.
         """
-        waiting, limits = self._workers.waiting, self._workers.limits
+        waiting, limits = self._workers.waiting + self._coming, self._workers.limits
         if waiting < limits.queue:
+            self._coming += 1
+            try:
+                yield
+            finally:
+                self._coming -= 1
             return
         self._metrics.refused.inc()
         seconds = max(1, round(waiting * self._workers.run_s / limits.workers))
@@ -87,9 +97,15 @@ class Reviews:
 
         Raises:
             FeatureError: if the bundle cannot take the features.
-            ProblemError: if too much waits, or the idempotency key was used for something else.
+            ProblemError: if too much waits, the deadline has passed, or the idempotency key was
+                used for something else.
         """
-        self.refuse_if_full()
+        with self._place():
+            return await self._create(new, caller, once)
+
+    async def _create(
+        self, new: NewCase, caller: Principal, once: Once
+    ) -> tuple[str, SimpleNamespace | None]:
         case_id, now = secrets.token_hex(16), self._clock()
         self._inputs.add(case_id, new.features)
         row = {
@@ -106,6 +122,8 @@ class Reviews:
         async with self._database.write() as connection:
             before = await once.begin(connection, case_id=case_id, now=now)
             if before is None:
+                # Asked again after its deadline, a request that was taken on is no error.
+                _check_deadline(new.deadline, now)
                 await store.insert_case(connection, row)
                 await audit.append(
                     connection,
@@ -189,6 +207,15 @@ class Reviews:
         waiter = asyncio.create_task(job.finished.wait())
         await asyncio.wait({waiter}, timeout=SETTLE_S)
         waiter.cancel()
+
+
+def _check_deadline(deadline: datetime | None, now: datetime) -> None:
+    if deadline is not None and deadline <= now:
+        raise ProblemError(
+            "invalid-request",
+            "body/deadline: it has passed. Give a later one, or leave it out: the case is then "
+            "reviewed at once or by what its urgency leaves.",
+        )
 
 
 async def _check_awaiting(connection: AsyncConnection, case_id: str) -> None:

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from agent.workflow.state import ReasonCode
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
 Cell = float | int | str | bool | None
 Status = Literal[
     "queued", "running", "deferred", "awaiting_clinician", "recorded", "sent_back", "failed"
 ]
 EXAMPLE_ID = "6f1c0c5e9b8e4c3a9d7e2f1a0b3c4d5e"
 RESEARCH_USE = "Research use only: it recommends, a person signs."
+
+
+def written_out(value: object) -> object:
+    """A point in time as text; bare numbers, which could be seconds since anything, are refused."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not TIMESTAMP.match(value):
+        raise ValueError("write date and time as text, for example 2030-01-31T09:00:00Z")
+    return value
 
 
 class Body(BaseModel):
@@ -26,29 +44,6 @@ class Body(BaseModel):
 
 class CaseRequest(Body):
     """A case to review: feature rows by modality, or the id of a case of the loaded cohort."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        json_schema_extra={
-            "examples": [
-                {
-                    "features": {
-                        "clinical": {"age": 67, "smoking_pack_years": 40},
-                        "genomics": {"EGFR": 1, "KRAS": 0},
-                        "pathology": None,
-                    },
-                    "reference": "board-2026-11-23/7",
-                    "unit": "thoracic oncology",
-                    "session": "board-2026-11-23",
-                    "urgency": 0.3,
-                    "deadline": "2026-11-24T09:00:00Z",
-                },
-                {"case_id": "case-00042", "policy": "rule"},
-            ]
-        },
-    )
 
     features: Annotated[dict[Name, dict[Name, Cell] | None], Field(max_length=32)] | None = Field(
         default=None,
@@ -61,9 +56,10 @@ class CaseRequest(Body):
         default=None,
         description="The caller's own reference. Kept with the case, in no log and no event.",
     )
-    urgency: float = Field(default=0.0, ge=0.0, le=1.0)
-    deadline: datetime | None = Field(
-        default=None, description="With a time zone; a case is never deferred beyond it."
+    urgency: float = Field(default=0.0, ge=0.0, le=1.0, strict=True)
+    deadline: Annotated[datetime | None, BeforeValidator(written_out)] = Field(
+        default=None,
+        description="In the future, with a time zone; a case is never deferred beyond it.",
     )
     unit: Name | None = Field(
         default=None, description="Hospital unit that it is done for; the account can go by it."
@@ -80,8 +76,13 @@ class CaseRequest(Body):
     def _one_source(self) -> CaseRequest:
         if (self.features is None) == (self.case_id is None):
             raise ValueError("give either 'features' or 'case_id', not both and not neither")
-        if self.deadline is not None and self.deadline.tzinfo is None:
-            raise ValueError("'deadline' needs a time zone, for example a final Z")
+        if self.deadline is not None:
+            if self.deadline.tzinfo is None:
+                raise ValueError("'deadline' needs a time zone, for example a final Z")
+            try:
+                self.deadline.astimezone(UTC)
+            except OverflowError:
+                raise ValueError("'deadline' lies outside the years 1 to 9999 in UTC") from None
         return self
 
 

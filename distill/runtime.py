@@ -24,6 +24,7 @@ from distill.preprocess import TablePreprocessor
 from distill.table import RawTable, TableSchema, raw_row, refuse_unknown
 from distill.transfers import BASE_MODALITY, Transfer
 
+EXAMPLE_COLUMNS = 3
 SCORE_CELLS = 4_000_000
 """Patients x sets x tokens in one call, so that memory stays near 100 MB."""
 
@@ -152,6 +153,19 @@ class StudentRuntime:
                 f"Unknown modality {modality!r}; this bundle takes {', '.join(self.modalities)}."
             )
         return self.preprocessors[self.modalities.index(modality)].schema
+
+    def example(self) -> dict[str, dict[str, object] | None]:
+        """A few features of each modality as :meth:`prepare` takes them; nobody's own values.
+
+        Numbers are training medians, words are ones that have a feature.
+        """
+        rows: dict[str, dict[str, object] | None] = {}
+        for name, fitted in zip(self.modalities, self.preprocessors):
+            numbers = [c for c in fitted.numbers if np.isfinite(c.median)][:EXAMPLE_COLUMNS]
+            words = [c for c in fitted.texts if c.words][:EXAMPLE_COLUMNS]
+            row: dict[str, object] = {c.name: c.median for c in numbers}
+            rows[name] = row | {c.name: c.words[0] for c in words}
+        return rows
 
     def prepare(self, features: Mapping[str, Mapping[str, object] | None]) -> PreparedCase:
         """Check and preprocess one case's features, by modality and name.

@@ -62,6 +62,10 @@ class TableStudent:
         """The table's modalities."""
         return self.evidence.modalities
 
+    def example(self) -> Features:
+        """The first row of the table."""
+        return row_features(self.evidence, 0)
+
     def prepare(self, features: Features) -> ReplayedCase:
         """Find the row; modalities that the request leaves out are absent.
 

@@ -74,6 +74,9 @@ class Student(Protocol):
     def modalities(self) -> tuple[str, ...]:
         """Inference modalities, clinical first."""
 
+    def example(self) -> Features:
+        """A few features of each modality, clinical first, that :meth:`prepare` takes; made up."""
+
     def prepare(self, features: Features) -> Any:
         """Validate and preprocess feature rows; raises ``distill.errors.FeatureError``."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
@@ -121,3 +124,60 @@ def test_openapi_documents_problems_and_examples(shared_server) -> None:
         "http",
         "apiKey",
     }
+
+
+def test_deadlines_and_urgencies_say_what_they_mean(serve, body) -> None:
+    with serve() as running, running.client() as client:
+        good, later = body(0), "2999-01-01T00:00:00Z"
+        for urgency in (True, "0.5", None):
+            check(client.post("/v1/cases", json={**good, "urgency": urgency}), "invalid-request")
+        for deadline in (
+            5, "5", "1900000000", "2026-01-01T00:00:00Z", "2999-01-01", True,
+            "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00",
+        ):  # fmt: skip
+            problem = check(
+                client.post("/v1/cases", json={**good, "deadline": deadline}), "invalid-request"
+            )
+            assert "deadline" in problem["detail"]
+        for whole in (0, 1):
+            answer = client.post("/v1/cases", json={**good, "urgency": whole, "deadline": later})
+            assert answer.status_code == 202, answer.text
+
+
+def test_a_request_asked_again_after_its_deadline_finds_its_case(serve, body) -> None:
+    with serve() as running, running.client() as client:
+        soon = (running.clock() + timedelta(hours=1)).isoformat()
+        request, headers = {**body(0), "deadline": soon}, {"Idempotency-Key": "k1"}
+        first = client.post("/v1/cases", json=request, headers=headers)
+        assert first.status_code == 202
+        running.clock.ahead = timedelta(hours=2)
+        again = client.post("/v1/cases", json=request, headers=headers)
+        assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+        check(client.post("/v1/cases", json=request), "invalid-request")
+        assert len(client.get("/v1/cases").json()["cases"]) == 1
+
+
+def test_405_names_every_method_of_the_address(shared_server) -> None:
+    with shared_server.client() as client:
+        for method, path, allowed in (
+            ("PUT", "/v1/cases", "GET, POST"),
+            ("DELETE", "/v1/cases/x", "GET"),
+            ("GET", "/v1/cases/x/wake", "POST"),
+        ):
+            answer = client.request(method, path)
+            detail = check(answer, "method-not-allowed")["detail"]
+            assert detail == f"{method} is not allowed here; allowed: {allowed}."
+            assert answer.headers["allow"] == allowed
+
+
+def test_the_queue_takes_no_more_than_it_says(serve, body) -> None:
+    with serve(queue_limit=3, workers=1) as running, running.client() as client:
+        running.app.state.server.workers._jobs.get = asyncio.Event().wait  # nobody takes up
+        client.post("/v1/cases", json=body(0))
+        with ThreadPoolExecutor(12) as pool:
+            bodies = [body(i) for i in range(24)]
+            answers = list(pool.map(lambda one: client.post("/v1/cases", json=one), bodies))
+        refused = [answer for answer in answers if answer.status_code == 429]
+        for answer in refused:
+            assert "cases wait, 3 may" in check(answer, "queue-full")["detail"]
+        assert running.app.state.server.workers.waiting <= 3

@@ -30,7 +30,9 @@ from api.auth import hash_key
 from api.cli.batch import batch
 from api.cli.review import review
 from api.errors import CommandError
+from api.examples import case_examples
 from api.inputs import cohort_features
+from api.schemas import CaseRequest
 from api.settings import Settings
 from carbon.intensity.build import GridConfig
 from carbon.monitor import build_monitor
@@ -119,6 +121,16 @@ def test_a_policy_that_names_nothing_is_refused(
     (tmp_path / "damaged").mkdir()
     damaged = load_kit(settings.model_copy(update={"policy": f"{tmp_path / 'damaged'}/"}))
     assert damaged.policies.acting().fallback_reason is not None
+
+
+def test_the_examples_of_the_schema_are_of_this_bundle(folder: Path) -> None:
+    kit = load_kit(Settings(bundle=folder / "bundle", policy="price", source="synthetic"))
+    for example in case_examples(kit.student.example(), datetime.now(UTC)):
+        sent = CaseRequest.model_validate(json.loads(json.dumps(example)))
+        case = kit.student.prepare(sent.features)
+        assert case.present == tuple(sent.features)
+        assert case.cautions == ()
+    assert kit.student.example()["genomics"]
 
 
 def test_review_leaves_the_decision_to_a_person(folder: Path, case_file: Path) -> None:
