@@ -206,7 +206,8 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> JSONRe
     kind = TYPES["malformed-request" if broken else "invalid-request"]
     # What came is not repeated: it may be a patient's data.
     first = found[0] if found else {"where": "body", "message": "not valid"}
-    detail = f"{first['where']}: {first['message']} See /openapi.json for what is allowed."
+    message = first["message"].rstrip(".")
+    detail = f"{first['where']}: {message}. See /openapi.json for what is allowed."
     return problem_response(kind, detail, request.url.path, errors=found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from api.errors import CommandError
 if TYPE_CHECKING:
     from api.schemas import CaseRequest
 
+ADVICE = 'It takes JSON: {"clinical": {"age": 67}, ...}, or what POST /v1/cases takes.'
+
 
 def read_case(path: Path) -> CaseRequest:
     """Read a case file: the body that ``POST /v1/cases`` takes, or feature rows alone.
@@ -18,16 +21,11 @@ def read_case(path: Path) -> CaseRequest:
     Raises:
         CommandError: if it cannot be read or is neither; no value of the file is repeated.
     """
-    import json
-
     from pydantic import ValidationError
 
     from api.schemas import CaseRequest
 
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CommandError(f"Cannot read a case from {path}: {type(error).__name__}.") from error
+    data = _json_of(path)
     if isinstance(data, dict) and not set(data) & set(CaseRequest.model_fields):
         data = {"features": data}
     try:
@@ -39,6 +37,33 @@ def read_case(path: Path) -> CaseRequest:
     if case.features is None:
         raise CommandError(f"{path} holds a case_id; a case file needs 'features'.")
     return case
+
+
+def _json_of(path: Path) -> Any:
+    """What the file holds; no error repeats any of it, which may be a patient's."""
+    import json
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        why = f"{error.strerror or type(error).__name__}"
+    except UnicodeDecodeError as error:
+        why = f"byte {error.start + 1} is not UTF-8"
+    except json.JSONDecodeError as error:
+        why = f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except RecursionError:
+        why = "it is nested too deeply"
+    raise CommandError(f"Cannot read a case from {path}: {why}. {ADVICE}")
+
+
+def refuse_past(deadline: datetime | None, now: datetime) -> None:
+    """Refuse a deadline that has passed, as the server does.
+
+    Raises:
+        CommandError: if it has.
+    """
+    if deadline is not None and deadline <= now:
+        raise CommandError("The case's deadline has passed; give a later one, or leave it out.")
 
 
 def step_lines(events: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -190,7 +190,9 @@ class DemoRun:
                 "probability": case["probability"],
                 "transfers_run": case["transfers_run"],
                 "policy": case["policy"],
-                "seen_in_training": False,
+                # Null: ids of synthetic cohorts coincide, so the features are posted without one.
+                "seen_in_training": case["seen_in_training"],
+                "from": f"{self.plan.held_out}, drawn with a seed of its own",
                 "energy_kwh_modelled": explanation["energy_kwh_modelled"],
                 "energy_kwh_measured": explanation["energy_kwh_measured"],
                 "g_co2e": explanation["g_co2e"],

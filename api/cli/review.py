@@ -58,14 +58,16 @@ def review(
     """
     import asyncio
     import json
+    from datetime import UTC, datetime
 
     from agent.workflow.opening import open_kit
-    from api.cli.casefile import read_case
+    from api.cli.casefile import read_case, refuse_past
     from api.grid import grid_config
     from carbon.monitor import build_monitor
 
     wanted = _decision(decision, reason, reviewer)
     asked = read_case(case)
+    refuse_past(asked.deadline, datetime.now(UTC))
     monitor = build_monitor(
         grid_config(
             trace, source, zone=zone, basis=basis, region=region, postcode=postcode,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,23 @@ def test_client_follows_a_case_to_its_record(shared_server, body) -> None:
         client.post(f"/v1/cases/{case_id}/decision", {"action": "accept"})
     with pytest.raises(CommandError, match="did not become"):
         client.follow(case_id, until="deferred")
+
+
+def test_the_facts_repeat_the_case_and_invent_nothing(tmp_path: Path) -> None:
+    run = DemoRun(DemoPlan.quick(tmp_path, 0), tell=print)
+    auc = {"value": 0.8, "ci95": [0.7, 0.9], "n": 9}
+    metrics = {"full": {"auc": auc}, "baselines": {"late_fusion": {"auc": auc}}}
+    truth = {"evidence": {"full": {"auc_here": auc}}}
+    for path, data in ((run.plan.bundle / "metrics.json", metrics),
+                       (run.plan.cohort / "truth.json", truth)):  # fmt: skip
+        path.parent.mkdir()
+        path.write_text(json.dumps(data))
+    said = ("energy_kwh_modelled", "energy_kwh_measured", "g_co2e", "unmeasured")
+    for seen in (None, True, False):
+        case = {key: key for key in ("status", "result", "probability", "transfers_run", "policy")}
+        explanation = {key: key for key in said}
+        run.reviewed = {"case": {**case, "seen_in_training": seen, "explanation": explanation}}
+        facts = run.facts()["case"]
+        assert facts["seen_in_training"] is seen
+        assert facts.pop("from").startswith(str(run.plan.held_out))
+        assert all(facts[key] == key for key in (*case, *said))
