@@ -196,7 +196,7 @@ def train_ppo(
         RlTrainingError: if ``out`` holds another run, there is nothing to resume, or it has been
             trained for longer already.
     """
-    check_out(out, resume)
+    _check_run(out, resume)
     torch.set_num_threads(1)  # with small networks a second thread only waits
     started = time.monotonic()
     task = replace(task, env=SessionLog.scaled(task.env, config.reward_scale))
@@ -220,7 +220,9 @@ def train_ppo(
 
 
 def check_out(out: Path, resume: bool) -> None:
-    """Refuse a folder that holds another run; cheap, so it can be asked before a long wait.
+    """Refuse a folder that is not to be written to; to be asked before a long wait.
+
+    :func:`train_ppo` looks for another run alone: the caller may have put a ledger there by then.
 
     Raises:
         RlTrainingError: if ``out`` holds a policy, an unfinished training not to be resumed, or
@@ -231,6 +233,10 @@ def check_out(out: Path, resume: bool) -> None:
     foreign = not any((out / own).exists() for own in (POLICY_FILE, CHECKPOINTS, TENSORBOARD))
     if foreign and out.exists() and any(out.iterdir()):
         raise RlTrainingError(f"{out} holds other things than a policy; choose another --out.")
+    _check_run(out, resume)
+
+
+def _check_run(out: Path, resume: bool) -> None:
     if (out / POLICY_FILE).exists() and not resume:
         raise RlTrainingError(f"{out} already holds a policy; choose another --out or remove it.")
     if checkpoints(out / CHECKPOINTS) and not resume:

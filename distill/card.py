@@ -44,6 +44,10 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "",
         *_rows(student),
         "",
+        f"AUC of everything a patient has, whole hospitals redrawn: "
+        f"{_figure(metrics['full']['auc_over_hospitals'])}. The other intervals take patients as "
+        "independent, which those of one hospital are not, so they are too narrow.",
+        "",
         f"Baselines of the same folds (best of those that score everyone: "
         f"{metrics['best_baseline']}):",
         "",

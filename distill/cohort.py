@@ -71,6 +71,11 @@ class Cohort:
         return len(self.case_id)
 
     @property
+    def named_group(self) -> tuple[str, ...] | None:
+        """Hospital of each patient; None where the manifest names no group column."""
+        return None if self.manifest.label.group is None else self.group
+
+    @property
     def hospital(self) -> tuple[str, ...]:
         """The same as ``group``, in the words of the review."""
         return self.group

@@ -106,6 +106,6 @@ def evaluate_bundle(runtime: StudentRuntime, cohort: Cohort, *, seed: int = 0) -
         **student_figures(
             cohort.label, sets=sets, modalities=modalities,
             full=runtime.score(x, everything[:, None]).logit[:, 0],
-            evidence=logit[:, :k], single=logit[:, k:], seed=seed,
+            evidence=logit[:, :k], single=logit[:, k:], seed=seed, group=cohort.named_group,
         ),
     }  # fmt: skip

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int8
 
-from distill.metrics import score_card
+from distill.metrics import auc_over_hospitals, score_card
 from distill.transfers import EvidenceSets
 
+HOSPITALS = 1_000
+"""Keeps the redraws of hospitals apart from those of the score cards."""
 Card = dict[str, Any]
 Logits = Mapping[str, Float64[np.ndarray, " patients"]]
 
@@ -33,17 +35,22 @@ def student_figures(
     evidence: Float64[np.ndarray, "patients sets"],
     single: Float64[np.ndarray, "patients modalities"],
     seed: int,
+    group: Sequence[str] | None,
 ) -> dict[str, Any]:
     """``full``, ``evidence.<set>`` and ``single.<modality>``.
 
     ``full`` is every patient with all that the patient has; a set or a single modality is scored
     on the patients who have what it needs. ``single`` shows the student that modality's own token
-    and nothing else: clinical data are masked too, and no bridge is run.
+    and nothing else: clinical data are masked too, and no bridge is run. ``full`` also has
+    ``auc_over_hospitals``, the AUC with an interval that redraws whole hospitals (``group``; None
+    where the cohort names none).
     """
+    rng = np.random.default_rng([seed, HOSPITALS])
+    over = auc_over_hospitals(label.astype(np.int64), full, group, rng).to_json()
     by_set = {sets.name(k): evidence[:, k] for k in range(evidence.shape[1])}
     by_modality = {m: single[:, j] for j, m in enumerate(modalities)}
     return {
-        "full": cards(label, {"full": full}, seed)["full"],
+        "full": {**cards(label, {"full": full}, seed)["full"], "auc_over_hospitals": over},
         "evidence": cards(label, by_set, seed + 1),
         "single": cards(label, by_modality, seed + 2),
     }

@@ -6,7 +6,7 @@ calibration error over equal-mass bins.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,32 @@ class Figure:
             "n": self.n,
         }
         return out if self.reason is None else {**out, "reason": self.reason}
+
+
+def auc_over_hospitals(
+    label: Int[np.ndarray, " n"],
+    score: Float64[np.ndarray, " n"],
+    group: Sequence[str] | None,
+    rng: np.random.Generator,
+) -> Figure:
+    """AUC with an interval of another draw of whole hospitals, where DeLong's draws patients.
+
+    Args:
+        label: 0 or 1 per patient.
+        score: higher for the positive class.
+        group: hospital of each patient; None where the cohort names none.
+        rng: source of the redraws.
+    """
+    if group is None:
+        reason: str | None = "the cohort names no hospitals"
+    else:
+        reason = _one_class(label) or ("one hospital" if len(set(group)) < 2 else None)
+    if group is None or reason is not None:
+        return Figure(value=None, ci95=None, n=int(label.size), reason=reason)
+    interval = cluster_bootstrap(
+        lambda drawn: auc_value(label[drawn], score[drawn]), np.array(group), rng
+    )
+    return Figure(value=auc_value(label, score), ci95=interval, n=int(label.size))
 
 
 def _placements(

@@ -288,7 +288,9 @@ def fit(cohort: Cohort, config: TrainConfig, progress: Progress = no_progress) -
     baselines = trainer.baselines()
     baselines["strong_late_fusion"] = strong_late_fusion(data, scores)
     student, calibration = trainer.student(EMPTY), trainer.calibration(EMPTY)
-    metrics = _metrics(data, trainer.sets, scores, baselines, config.seed)
+    metrics = _metrics(
+        data, trainer.sets, scores, baselines, seed=config.seed, group=cohort.named_group
+    )
     trainer.finish()
     return Trained(
         cohort=cohort, data=data, config=config, sets=trainer.sets, out_of_fold=scores,
@@ -325,11 +327,13 @@ def _metrics(
     sets: EvidenceSets,
     scores: OutOfFold,
     baselines: Mapping[str, Float64[np.ndarray, " patients"]],
+    *,
     seed: int,
+    group: tuple[str, ...] | None,
 ) -> dict[str, Any]:
     figures = student_figures(
         data.label, sets=sets, modalities=data.modalities, full=scores.full,
-        evidence=scores.evidence, single=scores.single, seed=seed,
+        evidence=scores.evidence, single=scores.single, seed=seed, group=group,
     )  # fmt: skip
     compared = cards(data.label, baselines, seed + 3)
     return {

@@ -23,5 +23,9 @@ class GainError(EnvsError, ValueError):
     """A gain model that cannot be fitted or does not fit the evidence it is used with."""
 
 
+class LeakWarning(UserWarning):
+    """Figures that would be too good, because something was fitted on the patients reviewed."""
+
+
 class SessionError(EnvsError, ValueError):
     """Sessions that cannot be drawn: unknown fold, too few patients, a trace too short."""

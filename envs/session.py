@@ -18,6 +18,7 @@ from envs.errors import SessionError
 from envs.tables import PatientTables
 
 Period = Literal["train", "eval", "all"]
+EVAL: Literal["eval"] = "eval"
 TRAIN_SHARE = 0.7
 SYNTHETIC_HOURS = 24 * 60
 SYNTHETIC_SEED = 0
@@ -87,7 +88,7 @@ def resolve_grid(trace: Trace | str | Path | None, period: str, config: SessionC
     elif not isinstance(trace, Trace):
         trace = load_trace(Path(trace))
     split = int(len(trace.g_per_kwh) * TRAIN_SHARE)
-    part = {"train": slice(0, split), "eval": slice(split, None), "all": slice(None)}[period]
+    part = {"train": slice(0, split), EVAL: slice(split, None), "all": slice(None)}[period]
     hours = trace.g_per_kwh[part]
     n_starts = len(hours) - config.horizon_h + 1
     if n_starts < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from carbon.intensity.trace import Trace
 from distill.evidence import EvidenceTable
 from envs.catalogue import ActionCatalogue
 from envs.config import SessionConfig, resolve_config
-from envs.errors import GainError, SessionError
+from envs.errors import GainError, LeakWarning, SessionError
 from envs.gain import GainModel
 from envs.observation import ObservationLayout
-from envs.session import Grid, class_counts, resolve_grid
+from envs.session import EVAL, Grid, class_counts, resolve_grid
 from envs.tables import PatientTables, patient_tables
 
 
@@ -75,7 +76,8 @@ def build_setup(
     Args:
         evidence: the evidence table, or its file (``BUNDLE/evidence.npz``).
         folds: folds whose patients are reviewed; None for all.
-        fit_folds: folds whose rows the gain model is fitted on; None for ``folds``.
+        fit_folds: folds whose rows the gain model is fitted on; None for ``folds``. In the
+            ``eval`` period they must be others.
         trace: carbon intensity, its file, or None for a synthetic grid.
         period: ``train`` (first 70 % of the trace), ``eval`` (the rest) or ``all``.
         config: settings; single fields may be given as keywords instead or on top.
@@ -86,6 +88,9 @@ def build_setup(
         EnvsError: if an argument is unknown or cannot be used; the message says what to do.
         BundleError: if the evidence cannot be read.
         TraceError: if the trace cannot be read.
+
+    Warns:
+        LeakWarning: if ``period`` is ``eval`` and the gains are fitted on ``folds`` by default.
     """
     resolved = resolve_config(config, settings)
     table = evidence if isinstance(evidence, EvidenceTable) else EvidenceTable.load(Path(evidence))
@@ -98,6 +103,7 @@ def build_setup(
     n_pos, n_neg = class_counts(tables, resolved)
     if gain_model is None:
         rows = _rows_of(table, folds if fit_folds is None else fit_folds)
+        _check_apart(table, rows, _rows_of(table, folds), period, asked=fit_folds is not None)
         gain_model = GainModel.fit(table, rows, n_pos, n_neg)
     elif not isinstance(gain_model, GainModel):
         gain_model = GainModel.load(Path(gain_model))
@@ -126,6 +132,27 @@ def _rows_of(evidence: EvidenceTable, folds: Sequence[int] | None) -> Int64[np.n
             f"Folds {list(folds)} were asked for; the evidence of {evidence.cohort!r} has {have}."
         )
     return np.flatnonzero(np.isin(evidence.fold, list(folds)))
+
+
+def _check_apart(
+    evidence: EvidenceTable,
+    fitted: Int64[np.ndarray, " fitted"],
+    reviewed: Int64[np.ndarray, " reviewed"],
+    period: str,
+    *,
+    asked: bool,
+) -> None:
+    """In evaluation, predicted gains fitted on the reviewed patients give their labels away."""
+    both = np.intersect1d(evidence.fold[fitted], evidence.fold[reviewed]).tolist()
+    if period != EVAL or not both:
+        return
+    message = (
+        f"In the {EVAL} period, the predicted gains would be fitted on the labels of the patients "
+        f"reviewed, those of folds {both}. Give other folds as fit_folds, or a gain_model."
+    )
+    if asked:
+        raise SessionError(message)
+    warnings.warn(message, LeakWarning, stacklevel=3)
 
 
 def _check_gain_model(model: GainModel, evidence: EvidenceTable) -> None:

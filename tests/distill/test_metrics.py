@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 from distill.metrics import (
     auc,
     auc_difference,
+    auc_over_hospitals,
     auc_value,
     brier,
     cluster_bootstrap,
@@ -95,6 +96,23 @@ def test_patients_without_a_score_are_left_out():
     card = score_card(label, logit, np.random.default_rng(0))
     assert card["auc"]["n"] == 30
     assert card["auc"]["value"] == 1.0
+
+
+def test_the_auc_over_hospitals_needs_hospitals_and_both_classes():
+    rng = np.random.default_rng(0)
+    label, score = np.array([0, 1] * 30), rng.standard_normal(60)
+    hospital = [f"H{i % 6}" for i in range(60)]
+    given = auc_over_hospitals(label, score, hospital, np.random.default_rng(1))
+    again = auc_over_hospitals(label, score, hospital, np.random.default_rng(1))
+    assert given == again
+    assert given.value == pytest.approx(roc_auc_score(label, score))
+    assert given.ci95 is not None
+    assert given.ci95[0] < given.value < given.ci95[1]
+    for group, reason in ((None, "names no hospitals"), (["H0"] * 60, "one hospital")):
+        none = auc_over_hospitals(label, score, group, rng)
+        assert none.value is None
+        assert reason in str(none.reason)
+    assert auc_over_hospitals(label * 0, score, hospital, rng).reason == "only one class (label 0)"
 
 
 def test_drawing_whole_hospitals_widens_the_interval():

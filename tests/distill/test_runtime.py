@@ -185,6 +185,14 @@ def test_evaluates_unseen_patients_with_the_same_keys(runtime: StudentRuntime, u
     figures = evaluate_bundle(runtime, unseen)
     assert figures["full"]["auc"]["value"] > 0.75
     assert figures["full"]["auc"]["n"] == 120
+    over = figures["full"]["auc_over_hospitals"]
+    assert over["value"] == pytest.approx(figures["full"]["auc"]["value"])
+    assert over["ci95"][0] < over["value"] < over["ci95"][1]
+    nameless = unseen.manifest.label.model_copy(update={"group": None})
+    manifest = unseen.manifest.model_copy(update={"label": nameless})
+    alone = evaluate_bundle(runtime, replace(unseen, manifest=manifest))["full"]
+    assert alone["auc"] == figures["full"]["auc"]
+    assert alone["auc_over_hospitals"]["reason"] == "the cohort names no hospitals"
     assert len(figures["evidence"]) == 64
     assert figures["single"]["pathology"]["auc"]["n"] == unseen.present("pathology").sum()
     assert figures["seen_in_training"] == 0

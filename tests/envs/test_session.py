@@ -10,7 +10,7 @@ import pytest
 
 from carbon.intensity.synthetic import synthetic_trace
 from distill.errors import BundleError
-from envs.errors import SessionError
+from envs.errors import LeakWarning, SessionError
 from envs.session import SessionDraw, draw_sessions, resolve_grid
 from envs.setup import ReviewSetup, build_setup
 from envs.toy import toy_evidence
@@ -87,8 +87,9 @@ def test_the_forecast_is_the_future_with_an_error_that_grows(setup: ReviewSetup)
 def test_training_and_evaluation_never_share_an_hour() -> None:
     trace = synthetic_trace(300, 0)
     trace = replace(trace, g_per_kwh=np.arange(300.0))
+    apart = {"folds": [0, 1], "fit_folds": [2, 3, 4], "n_cases": 16}
     setups = {
-        period: build_setup(evidence=toy_evidence(100, 0), trace=trace, period=period, n_cases=16)
+        period: build_setup(evidence=toy_evidence(100, 0), trace=trace, period=period, **apart)
         for period in ("train", "eval", "all")
     }
     touched = {}
@@ -99,6 +100,17 @@ def test_training_and_evaluation_never_share_an_hour() -> None:
     assert touched["train"] == set(map(float, range(210)))
     assert touched["eval"] == set(map(float, range(210, 300)))
     assert touched["all"] == set(map(float, range(300)))
+
+
+def test_gains_fitted_on_the_patients_of_an_evaluation_are_warned_of() -> None:
+    evidence = toy_evidence(100, 0)
+    with pytest.warns(LeakWarning, match=r"folds \[2, 3, 4\]"):
+        build_setup(evidence=evidence, period="eval", folds=[2, 3, 4], n_cases=16)
+    fitted = build_setup(evidence=evidence, folds=[0, 1], n_cases=16).gain_model
+    # None of these warns: warnings are errors here.
+    build_setup(evidence=evidence, period="eval", folds=[2], fit_folds=[3, 4], n_cases=16)
+    build_setup(evidence=evidence, period="eval", folds=[2, 3], gain_model=fitted, n_cases=16)
+    build_setup(evidence=evidence, period="train", folds=[2, 3], fit_folds=[2, 3, 4], n_cases=16)
 
 
 def test_one_seed_one_session(setup: ReviewSetup) -> None:
@@ -116,6 +128,10 @@ def test_one_seed_one_session(setup: ReviewSetup) -> None:
         ({"folds": [0, 9]}, r"Folds \[0, 9\] were asked for; .* has \[0, 1, 2, 3, 4\]"),
         ({"folds": []}, "were asked for"),
         ({"fit_folds": [7]}, "were asked for"),
+        (
+            {"period": "eval", "folds": [0, 1], "fit_folds": [1, 2]},
+            r"labels of the patients reviewed, those of folds \[1\]. Give other folds as fit_folds",
+        ),
         ({"n_cases": 400}, "set n_cases lower"),
         ({"folds": [0], "n_cases": 100}, "Choose more folds"),
         ({"period": "test"}, "choose train, eval or all"),
