@@ -19,8 +19,8 @@ MARGIN = 0.5
 hospitals that a range was not taken from are told (TCGA); at 0, 23 %."""
 SHOWN = 5
 NO_RANGES = (
-    "This model does not say which values it was trained on (an earlier version wrote it), so none "
-    "was checked. Train it again to have them checked."
+    "This model does not say which numbers it was trained on (an earlier version wrote it), so no "
+    "number was compared with them. Train it again to have that done."
 )
 
 

@@ -163,7 +163,8 @@ def refuse_unknown(sent: Sequence[str], known: Sequence[str], what: str) -> None
     Raises:
         FeatureError: with how many there are, where the first stands, and the nearest known name.
     """
-    places = [i for i, name in enumerate(sent, start=1) if name not in set(known)]
+    allowed = set(known)
+    places = [i for i, name in enumerate(sent, start=1) if name not in allowed]
     if not places:
         return
     near = get_close_matches(sent[places[0] - 1], known, n=1)
