@@ -22,7 +22,7 @@ from api import state_lock
 from api.app import create_app
 from api.cli import main as entry
 from api.errors import SettingsError, StateLockedError
-from api.settings import Settings, read_settings
+from api.settings import NOT_FIELDS, OPTION_NAMES, Settings, read_settings
 from distill.evidence import EvidenceTable
 
 
@@ -183,6 +183,19 @@ def test_variables_of_credentials_are_no_surprise(
     if name != "KEYS_FILE":
         monkeypatch.setenv(f"GREENBOARD_{name}", "x")
         assert read_settings({"bundle": tmp_path}).bundle == tmp_path
+
+
+def test_every_variable_that_code_or_texts_name_is_known() -> None:
+    root = Path(entry.__file__).parents[2]
+    texts = [path for folder in ("agent", "api", "carbon", "distill", "envs")
+             for kind in ("*.py", "*.md") for path in (root / folder).rglob(kind)]  # fmt: skip
+    named = re.compile(
+        r"GREENBOARD_([A-Z][A-Z_]*[A-Z])\b|(?:PREFIX \+ |_environment_\w+\()\"([A-Z_]+)\""
+    )
+    found = {a or b for path in texts for a, b in named.findall(path.read_text(encoding="utf-8"))}
+    assert {"BUNDLE", "DATABASE_URL", "ELECTRICITY_MAPS_TOKEN", "KEYS"} <= found
+    fields = {name.upper() for name in Settings.model_fields}
+    assert found <= fields | set(OPTION_NAMES) | set(NOT_FIELDS), found
 
 
 def test_help_shows_brackets_as_they_are_written() -> None:
