@@ -16,6 +16,7 @@ from starlette.routing import Match
 from agent.errors import AgentError
 from agent.workflow.errors import WorkflowError
 from api.errors import ApiError
+from api.schemas import Accept, CaseRequest, Override, SendBack
 from api.store.cases import CursorError
 from carbon.errors import CarbonError
 from distill.errors import DistillError, FeatureError
@@ -194,10 +195,32 @@ def _allowed(request: Request) -> list[str]:
     ]
 
 
+def _where(problem: Mapping[str, Any], body: Any) -> str:
+    """The place of a problem; names that the caller made up are counted, not repeated.
+
+    ``body/features/#1/#2`` is the second feature of the first modality, as sent: the name of either
+    may be a patient's.
+    """
+    models = (CaseRequest, Accept, Override, SendBack)
+    declared = {name for model in models for name in model.model_fields}
+    *_, last = problem["loc"]
+    parts, here = [], body
+    for part in problem["loc"]:
+        sent = list(here) if isinstance(here, dict) else []
+        if part in sent and part not in declared:
+            parts.append(f"#{sent.index(part) + 1}")
+        elif part == last and problem["type"] == "extra_forbidden":
+            parts.append("?")
+        else:
+            parts.append(str(part))
+        here = here[part] if part in sent else here
+    return "/".join(parts)[:200]
+
+
 async def _on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     found = [
         {
-            "where": "/".join(str(part) for part in problem["loc"])[:200],
+            "where": _where(problem, error.body),
             "message": str(problem["msg"])[:300],
         }
         for problem in error.errors()[:MAX_ERRORS]

@@ -37,6 +37,12 @@ def test_every_way_to_be_refused(serve, body) -> None:
         check(client.post("/v1/cases/unknown/wake"), "case-not-found")
         check(client.post("/v1/cases", json={}), "invalid-request")
         check(client.post("/v1/cases", json={**good, "surprise": SECRET}), "invalid-request")
+        check(client.post("/v1/cases", json={**good, SECRET: 1}), "invalid-request")
+        named = client.post("/v1/cases", json={"features": {"clinical": {"row": 1, SECRET: [1]}}})
+        assert check(named, "invalid-request")["detail"].startswith("body/features/#1/#2/")
+        modality = client.post("/v1/cases", json={"features": {SECRET: [1]}})
+        assert check(modality, "invalid-request")["detail"].startswith("body/features/#1")
+        check(client.get("/v1/carbon/account", params={SECRET: 1}), "invalid-request")
         check(client.post("/v1/cases", json={**good, "urgency": 1.5}), "invalid-request")
         check(client.post("/v1/cases", json={**good, "deadline": "2026-01-01T00:00:00"}),
               "invalid-request")  # fmt: skip
