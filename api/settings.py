@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -42,6 +43,10 @@ NOT_FIELDS = (
     "WATTTIME_PASSWORD", "WATTTIME_URL",
 )  # fmt: skip
 """Variables that :func:`read_settings` and :func:`read_access` read by themselves."""
+KUBERNETES = re.compile(
+    r"GREENBOARD_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+"""Set in every container beside a Kubernetes Service whose name begins with greenboard."""
 
 
 def split_limits(value: object) -> object:
@@ -213,6 +218,11 @@ def read_settings(options: Mapping[str, Any], *, keys_file: Path | None = None) 
         ) from None
 
 
+def _is_link(value: str) -> bool:
+    """Whether it is what Kubernetes sets as ``<SERVICE>_PORT``; never an option of ours."""
+    return value.startswith(("tcp://", "udp://", "sctp://"))
+
+
 def _field_variables() -> dict[str, str]:
     """The environment's variable of each field that has one; empty ones count as not set.
 
@@ -224,6 +234,8 @@ def _field_variables() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in sorted(os.environ):
         if not name.startswith(PREFIX) or name in others or not os.environ[name]:
+            continue
+        if KUBERNETES.fullmatch(name) or _is_link(os.environ[name]):
             continue
         if name not in known:
             near = get_close_matches(name, [*known, *others], n=3)

@@ -36,9 +36,9 @@ class Cohort:
         temporal: numeric time columns of the label table, one row a patient, or None.
         tables: per modality (``ignored`` ones left out) a frame indexed by case id, only the
             patients that have it, in the order of ``case_id``; columns in file order, float64,
-            in ``clinical`` also object columns of text with None where missing. A row holds one
-            value at least: who has none lacks the modality.
-        empty_rows: per modality, rows of its file that were left out because they hold no value.
+            in ``clinical`` also object columns of text with None where missing. Outside
+            clinical a row holds one value at least: who has none lacks the modality.
+        empty_rows: per modality, rows of its file without a value; left out, except in clinical.
     """
 
     manifest: CohortManifest
@@ -175,7 +175,9 @@ def load_cohort(path: Path, problems: Problems) -> Cohort | None:
     }
     if labels is None or len(problems):
         return None
-    tables = {name: split_empty_rows(frame) for name, frame in read.items() if frame is not None}
+    tables = {
+        name: split_empty_rows(name, frame) for name, frame in read.items() if frame is not None
+    }
     return Cohort(
         manifest=manifest,
         case_id=labels.case_id,

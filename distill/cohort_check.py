@@ -13,6 +13,7 @@ import pandas as pd
 from distill.cohort import Cohort, load_cohort
 from distill.cohort_problems import Problem, Problems
 from distill.manifest import CohortManifest, parse_manifest
+from distill.transfers import BASE_MODALITY
 
 SMALL_CLASS = 10
 ODD_SHARE = 0.02
@@ -214,7 +215,12 @@ def _confounding(hospitals: tuple[GroupRow, ...]) -> Iterator[str]:
 
 
 def _empty_rows(name: str, empty: int) -> Iterator[str]:
-    if empty:
+    if empty and name == BASE_MODALITY:
+        yield (
+            f"{name}: {empty} rows hold no value; what is usual stands in for these patients, as "
+            "for any missing cell. Fill the rows, or remove the patients."
+        )
+    elif empty:
         yield (
             f"{name}: {empty} rows hold no value; these patients count as not having {name}. "
             "Remove the rows, or fill them."

@@ -103,23 +103,21 @@ def load_features(
 
 
 def _has_values(table: RawTable, modality: str, frame: pd.DataFrame, problems: Problems) -> bool:
-    empty = np.flatnonzero(frame.isna().all(axis=1).to_numpy())
-    before = len(problems)
-    if empty.size == len(frame):
-        message = f"the table has no value. Fill it, or remove [modality.{modality}]."
-        problems.add(table.problem(message))
-    elif modality == BASE_MODALITY and empty.size:
-        more = f" (and {empty.size - 1} more)" if empty.size > 1 else ""
-        message = f"the case has no value at all{more}. {BASE_MODALITY} is always processed: give "
-        message += "one value at least, or remove the case."
-        problems.add(table.problem(message, int(empty[0])))
-    return len(problems) == before
+    if frame.notna().to_numpy().any():
+        return True
+    message = f"the table has no value. Fill it, or remove [modality.{modality}]."
+    problems.add(table.problem(message))
+    return False
 
 
-def split_empty_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The rows that hold a value, and how many do not: a modality without values is missing."""
+def split_empty_rows(modality: str, frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The rows that hold a value, and how many do not: a modality without values is missing.
+
+    Except for clinical, which every patient has: its rows stay, and are imputed.
+    """
     empty = frame.isna().all(axis=1).to_numpy()
-    return (frame[~empty] if empty.any() else frame), int(empty.sum())
+    kept = frame if modality == BASE_MODALITY or not empty.any() else frame[~empty]
+    return kept, int(empty.sum())
 
 
 def _columns_are_there(table: RawTable, spec: LabelSpec, problems: Problems) -> bool:

@@ -38,12 +38,9 @@ def read_tables(runtime: StudentRuntime, cohort: Cohort) -> tuple[dict[str, Any]
             raise FeatureError(f"Cohort {cohort.name!r}, modality {name}: {error}") from error
         having = cohort.present(name)
         empty = raw.filled() == 0
-        if empty.any():
-            if name == BASE_MODALITY:
-                raise FeatureError(
-                    f"Cohort {cohort.name!r}: {int(empty.sum())} patients have no value in any "
-                    f"{name} column that the bundle knows; it is always needed."
-                )
+        if empty.any() and name == BASE_MODALITY:
+            notes.append(f"{name}: {int(empty.sum())} patients have no value in it; imputed")
+        elif empty.any():
             having[np.flatnonzero(having)[empty]] = False
             raw = raw.take(np.flatnonzero(~empty))
             notes.append(f"{name}: {int(empty.sum())} patients have no value in it; it is missing")

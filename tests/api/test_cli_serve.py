@@ -149,6 +149,18 @@ def test_the_help_promises_no_other_variables(monkeypatch: pytest.MonkeyPatch) -
         read_settings({"bundle": "b"})
 
 
+def test_what_kubernetes_sets_beside_a_service_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "SERVICE_HOST": "10.0.0.7", "SERVICE_PORT": "8000", "PORT": "tcp://10.0.0.7:8000",
+        "PORT_8000_TCP": "tcp://10.0.0.7:8000", "PORT_8000_TCP_ADDR": "10.0.0.7",
+        "SERVICE_PORT_HTTP": "8000", "WEB_SERVICE_HOST": "10.0.0.8",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"GREENBOARD_{name}", value)
+    assert read_settings({"bundle": "b"}).port == Settings(bundle=Path("b")).port
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [

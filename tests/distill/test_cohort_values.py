@@ -100,13 +100,15 @@ def test_a_row_without_a_value_is_a_missing_modality(tmp_path: Path) -> None:
     assert warning.startswith("genomics: 2 rows hold no value; these patients count as not having")
 
 
-def test_a_case_without_any_clinical_value_is_refused(tmp_path: Path) -> None:
-    # Every third case has no sex; the case of line 5 has no age either.
+def test_cases_without_any_clinical_value_stay_and_are_warned_of(tmp_path: Path) -> None:
+    # Every third case has no sex; two of them have no age either.
     age = [None if i in (3, 6) else 60.0 for i in range(N)]
-    (problem,) = check_cohort(folder(tmp_path, age=age)).problems
-    assert str(problem).startswith(
-        "clinical.csv, line 5: the case has no value at all (and 1 more). clinical is always"
-    )
+    path = folder(tmp_path, age=age)
+    report = check_cohort(path)
+    assert report.clean
+    (warning,) = (w for w in report.warnings if "hold no value" in w)
+    assert warning.startswith("clinical: 2 rows hold no value; what is usual stands in")
+    assert len(read_cohort(path).tables["clinical"]) == N
 
 
 def test_a_table_without_a_value_is_refused(tmp_path: Path) -> None:
