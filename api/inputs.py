@@ -11,6 +11,7 @@ from agent.workflow.protocols import Student
 from api.store.cases import get_features
 from api.store.database import Database
 from distill.cohort import Cohort
+from distill.transfers import BASE_MODALITY
 
 KEEP = 512
 
@@ -71,6 +72,11 @@ def cohort_features(
         row = table.loc[case_id]
         features[modality] = {str(name): _plain(value) for name, value in row.items()}
     return features
+
+
+def known_clinical(features: Mapping[str, Mapping[str, Any] | None]) -> bool:
+    """Whether one clinical value is known, without which no case can be reviewed."""
+    return any(value is not None for value in (features.get(BASE_MODALITY) or {}).values())
 
 
 def _plain(value: Any) -> Any:

@@ -153,18 +153,22 @@ async def _review_all(
     from agent.workflow.session import ReviewSession
     from agent.workflow.state import new_case
     from api.cli.progress import stage_bar
-    from api.inputs import cohort_features
+    from api.inputs import cohort_features, known_clinical
 
     session = ReviewSession(kit, clock=lambda: datetime.now(UTC))
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + PARTIAL)
     # Written whole again first, so that a line that a kill cut short is gone.
     partial.write_text("".join(json.dumps(line) + "\n" for line in finished.values()))
+    skipped = 0
     with partial.open("a", encoding="utf-8") as file, stage_bar("batch") as show:
         for i, case_id in enumerate(cohort.case_id):
             show(i, len(cohort.case_id), "reviewing")
             features = cohort_features(cohort, case_id, kit.layout.modalities)
             if case_id in finished or features is None:
+                continue
+            if not known_clinical(features):
+                skipped += 1
                 continue
             # The graph knows the case by its place, never by its id.
             seen = kit.seen_in_training(case_id)
@@ -173,6 +177,8 @@ async def _review_all(
             await session.forget(f"{i}")
             file.write(json.dumps(_line(case_id, seen, result, stamp), allow_nan=False) + "\n")
             file.flush()
+    if skipped:
+        typer.echo(f"left out: {skipped} cases without any clinical value", err=True)
 
 
 def _line(case_id: str, seen: bool, result: RunResult, stamp: Mapping[str, Any]) -> dict[str, Any]:

@@ -216,6 +216,20 @@ def test_batch_is_whole_resumes_and_repeats(folder: Path, other: Cohort, tmp_pat
         run(*[("rule" if a == "price" else a) for a in given])
 
 
+def test_batch_leaves_out_who_has_no_clinical_value(
+    folder: Path, other: Cohort, tmp_path: Path
+) -> None:
+    clinical = other.tables["clinical"].copy()
+    clinical.iloc[2] = None
+    write_cohort(replace(other, tables={**other.tables, "clinical": clinical}), tmp_path / "c")
+    out = tmp_path / "reviews.jsonl"
+    result = run("batch", "--bundle", folder / "bundle", "--cohort", tmp_path / "c", "--out", out,
+                 "--policy", "never", "--json", *GRID)  # fmt: skip
+    assert "left out: 1 cases without any clinical value" in result.stderr
+    reviewed = [json.loads(line)["case_id"] for line in out.read_text().splitlines()]
+    assert reviewed == [case for i, case in enumerate(other.case_id) if i != 2]
+
+
 def test_batch_says_what_was_trained_on_and_refuses_ray(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "seen.jsonl"
     given = ("batch", "--bundle", folder / "bundle", "--cohort", folder / "cohort", "--out", out,
