@@ -66,7 +66,7 @@ def skill(
 def interval_scores(
     hours: Hours, low: Float64[np.ndarray, " hours"], high: Float64[np.ndarray, " hours"]
 ) -> Figure:
-    """Coverage and mean width, over all and by calendar month."""
+    """Coverage and mean width, over all and by calendar month; coverage by day as well."""
     known = np.isfinite(low) & np.isfinite(high)
     months = hours.month()
     body = _interval(hours, low, high, known)
@@ -74,7 +74,18 @@ def interval_scores(
         str(month): _interval(hours, low, high, known & (months == month))
         for month in np.unique(months[hours.scored & known])
     }
+    body["days"] = _daily(hours, (hours.truth >= low) & (hours.truth <= high), known)
     return body
+
+
+def _daily(
+    hours: Hours, inside: Bool[np.ndarray, " hours"], known: Bool[np.ndarray, " hours"]
+) -> dict[str, float]:
+    """Coverage of each day: neighbouring hours miss together, and so do days."""
+    chosen = hours.scored & known
+    days, at = np.unique(hours.time_utc[chosen].astype("datetime64[D]"), return_inverse=True)
+    covered = np.bincount(at, weights=inside[chosen]) / np.maximum(np.bincount(at), 1)
+    return {str(day): round(float(share), 4) for day, share in zip(days, covered, strict=True)}
 
 
 def hindsight_width(

@@ -16,8 +16,10 @@ from carbon.forecast_path import boosting_share, fit_path, training_issues
 from carbon.quality import DAY_H, FeedQuality
 
 Progress = Callable[[int, int, str], None]
-ACI_RATE: Final = 0.1
+ACI_RATE: Final = 0.15
 """How fast the conformal level follows misses (Gibbs and Candes 2021), per day."""
+HALF_LIFE_DAYS: Final = 3.0
+"""After which an error counts half in the widening: grids turn restless within days."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +92,8 @@ def roll_days(
 ) -> Rolled:
     """Forecast rows ``start`` to ``stop``, each from the midnight before it, refitting on the way.
 
-    The interval: quantile models, widened by rolling conformal correction whose level adapts to the
-    misses of the days before.
+    The interval: quantile models, widened by conformal correction over the days before, the newest
+    counting most, whose level adapts to their misses.
     """
     warm_up = max(start - config.calibration_days * DAY_H, 0)
     # Refits fall on midnights, so that a day is forecast by one model.
@@ -186,10 +188,9 @@ def _adaptive(
     first += (-int(hour[first])) % DAY_H if first < len(miss) else 0
     for day in range(first, len(miss), DAY_H):
         known = miss[max(0, day - 1 - config.calibration_days * DAY_H) : day - 1]
-        known = known[np.isfinite(known)]
-        if len(known) < 7 * DAY_H:
+        if np.count_nonzero(np.isfinite(known)) < 7 * DAY_H:
             continue
-        out[day : day + DAY_H] = np.quantile(known, min(1.0, max(0.0, level)))
+        out[day : day + DAY_H] = recent_quantile(known, level)
         # The day's own misses are known only when the next day is issued.
         today = miss[day : day + DAY_H - 1]
         today = today[np.isfinite(today)]
@@ -198,3 +199,16 @@ def _adaptive(
             level += ACI_RATE * (missed - (1 - config.level))
             level = min(0.995, max(0.5, level))
     return out
+
+
+def recent_quantile(values: Float64[np.ndarray, " hours"], level: float) -> float:
+    """Quantile of the known values, oldest first, each weighted by how recent it is.
+
+    Weighted conformal prediction for errors that drift (Barber et al. 2023).
+    """
+    known = np.flatnonzero(np.isfinite(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    # Weight halves with each half-life before the last value.
+    weight = np.exp2(-(len(values) - 1 - order) / (HALF_LIFE_DAYS * DAY_H))
+    share = np.cumsum(weight) / weight.sum()
+    return float(values[order[min(int(np.searchsorted(share, level)), len(order) - 1)]])

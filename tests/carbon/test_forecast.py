@@ -27,7 +27,7 @@ from carbon.errors import IntensityError, TraceError
 from carbon.features import hourly_design
 from carbon.forecast import QUICK, delay_step, forecast_next, rolling_quantile
 from carbon.forecast_data import ForecastData, load_forecast_data
-from carbon.forecast_day import day_design
+from carbon.forecast_day import HALF_LIFE_DAYS, day_design, recent_quantile
 from carbon.quality import inspect_feed
 
 SMALL = replace(QUICK, boost=replace(QUICK.boost, trees=15, quantile_trees=10), refit_days=90)
@@ -152,6 +152,18 @@ def test_rolling_quantile_waits_for_what_is_known():
     out = rolling_quantile(miss, 200, 400, delay=2, days=10, level=0.9)
     assert (out[:100] == 1.0).all()
     assert out[-1] == 9.0
+
+
+def test_the_recent_quantile_weighs_new_errors_most():
+    day = int(HALF_LIFE_DAYS) * 24
+    calm_then_wild = np.repeat([1.0, 9.0], [10 * day, day])
+    # The last half-life holds half of all weight: 0.49 lies below it, 0.51 in it.
+    assert recent_quantile(calm_then_wild, 0.49) == 1.0
+    assert recent_quantile(calm_then_wild, 0.51) == 9.0
+    assert recent_quantile(calm_then_wild[::-1], 0.99) == 1.0
+    gaps = np.where(np.arange(len(calm_then_wild)) % 2, calm_then_wild, np.nan)
+    assert recent_quantile(gaps, 0.9) == 9.0
+    assert recent_quantile(gaps, 1.0) == 9.0
 
 
 def test_the_narrowest_band_in_hindsight_by_hand():
