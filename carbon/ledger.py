@@ -118,8 +118,16 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _to_line(path: Path, entry: LedgerEntry) -> bytes:
-    """One line of UTF-8; read back once, since what is written can never be corrected."""
+def ledger_line(path: Path, entry: LedgerEntry) -> bytes:
+    """One line of UTF-8; read back once, since what is written can never be corrected.
+
+    Args:
+        path: the ledger, for messages.
+        entry: what it is to hold.
+
+    Raises:
+        LedgerError: if the entry has a figure that is not finite.
+    """
     try:
         text = json.dumps(
             entry.as_dict(), separators=(",", ":"), allow_nan=False, ensure_ascii=False
@@ -187,7 +195,7 @@ class Ledger:
             LedgerError: if it is not fit for the books or cannot be written; the file is then as
                 it was before.
         """
-        line = _to_line(self.path, entry)
+        line = ledger_line(self.path, entry)
         with self._lock:
             fcntl.flock(self._handle, fcntl.LOCK_EX)
             try:

@@ -90,7 +90,7 @@ def account(
     nor SCI. A recovered fraction above 1 is refused. Net < 0 over a year is computed on --trace,
     never assumed.
 
-      greenboard carbon account runs/ledger.jsonl --by case --heat 0.6:0.9:203
+      greenboard carbon account runs/demo/ledger.jsonl --by case --heat 0.6:0.9:203
 
       greenboard carbon account runs/ledger.jsonl --heat 0.6:0.9 --hardware 1300:35064:8:64
       --hardware-source "maker's footprint" --trace em_gb.csv.gz --budget day:500:800

@@ -55,7 +55,7 @@ def metrics(
     Nobody is asked for a key: what is shown holds no case and no person, but listens on this
     machine only unless --host says otherwise. Stop it with Ctrl-C.
 
-      greenboard carbon metrics --ledger runs/bundle/ledger.jsonl
+      greenboard carbon metrics --ledger runs/demo/ledger.jsonl
 
       greenboard carbon metrics --ledger l.jsonl --limit day:500:800 --timezone Europe/London
     """

@@ -42,6 +42,7 @@ def demo(
     check_out_folder(out)
     plan = DemoPlan.quick(out, seed) if quick else DemoPlan.full(out, seed)
     run = DemoRun(plan, tell=(lambda line: typer.echo(line, err=as_json)))
+    run.begin_books()
     for name, step in _steps(plan, run):
         run.step(name, step)
     facts = run.facts()
@@ -51,6 +52,7 @@ def demo(
 
 def _steps(plan: DemoPlan, run: DemoRun) -> list[tuple[str, Callable[[], Any]]]:
     cohort, bundle = str(plan.cohort), str(plan.bundle)
+    ledger = str(plan.ledger)
     seed, held_out = str(plan.seed), str(plan.seed + HELD_OUT_SEED)
     synth = ("cohort", "synth", "--force", "--simulated", str(plan.simulated))
     return [
@@ -71,14 +73,15 @@ def _steps(plan: DemoPlan, run: DemoRun) -> list[tuple[str, Callable[[], Any]]]:
         (
             "train",
             lambda: run.command(
-                "train", "--cohort", cohort, "--out", bundle, "--preset", "quick", "--seed", seed
+                "train", "--cohort", cohort, "--out", bundle, "--preset", "quick", "--seed", seed,
+                "--ledger", ledger,
             ),
         ),
         (
             "rl train",
             lambda: run.command(
                 "rl", "train", "--bundle", bundle, "--out", str(plan.policy), "--steps",
-                str(plan.steps), "--seed", seed,
+                str(plan.steps), "--seed", seed, "--ledger", ledger,
             ),
         ),
         (
@@ -89,6 +92,10 @@ def _steps(plan: DemoPlan, run: DemoRun) -> list[tuple[str, Callable[[], Any]]]:
             ),
         ),
         ("review", run.review),
+        (
+            "account",
+            lambda: run.command("carbon", "account", ledger, "--page", str(plan.account)),
+        ),
     ]  # fmt: skip
 
 

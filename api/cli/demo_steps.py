@@ -83,6 +83,16 @@ class DemoPlan:
         return self.out / "report"
 
     @property
+    def ledger(self) -> Path:
+        """What training and the review used and emitted."""
+        return self.out / "ledger.jsonl"
+
+    @property
+    def account(self) -> Path:
+        """The carbon account of it, as a page."""
+        return self.out / "account.html"
+
+    @property
     def case(self) -> Path:
         """The reviewed case."""
         return self.out / "case.json"
@@ -160,8 +170,25 @@ class DemoRun:
             case = client.get(f"/v1/cases/{case_id}")
             ledger = client.get(f"/v1/carbon/ledger?case={case_id}")
             events = client.follow(case_id, until="recorded")
+            self._book(client.text("/v1/carbon/ledger.jsonl"))
         self.reviewed = {"case": case, "ledger": ledger["totals"], "events": events}
         write_json(self.plan.case, {"synthetic": True, "simulated_decision": True, **self.reviewed})
+
+    def begin_books(self) -> None:
+        """Put an earlier demo's ledger away: this one's account is of this run alone."""
+        from carbon.ledger_index import index_path
+
+        for path in (self.plan.ledger, index_path(self.plan.ledger)):
+            path.unlink(missing_ok=True)
+
+    def _book(self, lines: str) -> None:
+        """Add what the server booked to the training's ledger."""
+        from carbon.entries import parse_line
+        from carbon.ledger import Ledger
+
+        with Ledger(self.plan.ledger) as ledger:
+            for number, line in enumerate(lines.splitlines(), start=1):
+                ledger.append(parse_line(self.plan.ledger, number, line.encode()))
 
     def _best_policy(self) -> str:
         """Who should decide: what the comparison supports, learned or not."""
@@ -204,6 +231,8 @@ class DemoRun:
                 "bundle": str(self.plan.bundle),
                 "policy": str(self.plan.policy),
                 "reviewed case": str(self.plan.case),
+                "ledger": str(self.plan.ledger),
+                "carbon account": str(self.plan.account),
             },
         }
 

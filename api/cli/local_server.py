@@ -122,6 +122,16 @@ class ReviewClient:
 
         return _checked(requests.get(self._url + path, headers=self._headers, timeout=REVIEW_S))
 
+    def text(self, path: str) -> str:
+        """GET text of any kind."""
+        import requests
+
+        answer = requests.get(self._url + path, headers=self._headers, timeout=REVIEW_S)
+        if answer.status_code >= 400:
+            _checked(answer)
+        answer.encoding = "utf-8"
+        return str(answer.text)
+
     def follow(self, case_id: str, *, until: str, wake: bool = False) -> list[dict[str, Any]]:
         """Read a case's event stream until it says that the case is ``until``.
 

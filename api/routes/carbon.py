@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime
 
 from api.deps import Parts, Server, Viewer
 from api.problems import documented
 from api.schemas import BudgetView, ForecastView, LedgerLine, LedgerView, ReadingView
 from api.store import ledger
+from carbon.ledger import ledger_line
 
 COMMON = ("unauthorized", "forbidden", "invalid-request", "internal-error", "not-ready")
+JSON_LINES = "application/jsonl"
+Moment = Annotated[AwareDatetime | None, Query(description="With a time zone.")]
 router = APIRouter(prefix="/v1/carbon", tags=["carbon"])
 
 
@@ -82,3 +87,29 @@ async def totals(
         totals=[LedgerLine(**line) for line in lines],
         budget=budget_view(server),
     )
+
+
+@router.get(
+    "/ledger.jsonl",
+    summary="Every entry of the ledger",
+    response_class=Response,
+    responses={
+        200: {"content": {JSON_LINES: {"schema": {"type": "string"}}}, "description": "Entries."},
+        **documented(*COMMON),
+    },
+)
+async def export(
+    server: Parts, caller: Viewer, since: Moment = None, until: Moment = None
+) -> Response:
+    """One entry a line, oldest first: a ledger file for ``greenboard carbon account`` and others.
+
+    ``since`` is included, ``until`` is not, so that exports of following days neither overlap
+    nor leave anything out.
+    """
+    async with server.database.read() as connection:
+        entries = await ledger.entries(connection, since=since, until=until)
+
+    def lines() -> bytes:
+        return b"".join(ledger_line(Path("ledger.jsonl"), entry) for entry in entries)
+
+    return Response(await asyncio.to_thread(lines), media_type=JSON_LINES)

@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.problems import MEDIA_TYPE
+from carbon.account import draw_up
+from carbon.ledger import read_ledger
 from distill.evidence import EvidenceTable
 
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
@@ -68,6 +70,26 @@ def test_csv_has_the_rows_of_the_json(reviewed: httpx.Client) -> None:
     for line, row in zip(lines, rows):
         assert float(line["net_g_co2e"]) == row["net_g_co2e"]["value"]
         assert line["sci_g_co2e_per_case"] == ""
+
+
+def test_the_exported_ledger_gives_the_same_account(reviewed: httpx.Client, tmp_path: Path) -> None:
+    answer = reviewed.get("/v1/carbon/ledger.jsonl")
+    assert answer.headers["content-type"] == "application/jsonl"
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(answer.content)
+    account = draw_up(read_ledger(path), "unit")
+    rows = reviewed.get("/v1/carbon/account?by=unit").json()["rows"]
+    assert [row.key for row in account.rows] == [row["key"] for row in rows]
+    for mine, row in zip(account.rows, rows):
+        assert mine.g_co2e == row["gross_g_co2e"]["value"]
+    times = [entry.time for entry in read_ledger(path)]
+    middle = sorted(times)[len(times) // 2].isoformat()
+    halves = [
+        reviewed.get("/v1/carbon/ledger.jsonl", params={edge: middle}).content
+        for edge in ("until", "since")
+    ]
+    assert sorted(b"".join(halves).splitlines()) == sorted(answer.content.splitlines())
+    assert reviewed.get("/v1/carbon/ledger.jsonl?since=2026-01-01T00:00:00").status_code == 422
 
 
 def test_the_page_has_the_limits_and_what_ran(reviewed: httpx.Client) -> None:

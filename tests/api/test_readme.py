@@ -20,7 +20,7 @@ def test_routes_of_the_readme_are_the_servers(shared_server) -> None:
         for method in item
     }
     text = README.read_text()
-    said = {(m, p.rstrip("`,")) for m, p in re.findall(r"(GET|POST) +(/[\w/{}]+)", text)}
+    said = {(m, p.rstrip("`,.")) for m, p in re.findall(r"(GET|POST) +(/[\w/{}.]+)", text)}
     said |= {("GET", p) for p in ("/v1/carbon/forecast", "/v1/carbon/ledger", "/readyz")}
     said |= {("GET", f"/v1/carbon/{p}") for p in re.findall(r"account\.(?:csv|html)", text)}
     said.add(("GET", "/openapi.json"))
