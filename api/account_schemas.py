@@ -147,6 +147,10 @@ class AccountView(Out):
     by: By
     from_: datetime | None = Field(alias="from")
     to: datetime | None
+    zones: list[str] = Field(
+        description="Grids that the intensities are from; synthetic is a made-up one.",
+        examples=[["GB"]],
+    )
     rows: list[AccountRowView]
     totals: list[AccountRowView] = Field(description="One a basis: bases never add up.")
     heat: HeatView | None

@@ -175,6 +175,7 @@ class Account:
         hardware: the declared hardware.
         first: when the earliest entry ended, UTC; None without entries.
         last: when the latest one did.
+        zones: grids that its intensities are from, sorted; ``synthetic`` is a made-up one.
     """
 
     by: AccountBy
@@ -185,6 +186,7 @@ class Account:
     hardware: DeclaredHardware | None
     first: datetime | None = None
     last: datetime | None = None
+    zones: tuple[str, ...] = ()
 
     def kwh_by_hour_of_day(self) -> tuple[float, ...]:
         """Energy in each of the 24 hours of the day, UTC, kWh: when the work tends to run."""
@@ -289,12 +291,15 @@ class _Draft:
     hours: dict[tuple[datetime, str, Basis | None], list[float]] = field(default_factory=dict)
     first: datetime | None = None
     last: datetime | None = None
+    zones: set[str] = field(default_factory=set)
 
     def add(self, entry: LedgerEntry, key: str) -> None:
         basis = entry.intensity_basis
         at = as_utc(entry.time)
         self.first = at if self.first is None else min(self.first, at)
         self.last = at if self.last is None else max(self.last, at)
+        if entry.intensity is not None:
+            self.zones.add(entry.intensity.zone)
         for sums, slot in ((self.sums, (key, basis)), (self.everything, (ALL, basis))):
             if slot not in sums:
                 sums[slot] = _Sum()
@@ -355,6 +360,7 @@ def draw_up(
         hardware=hardware,
         first=draft.first,
         last=draft.last,
+        zones=tuple(sorted(draft.zones)),
     )
 
 

@@ -60,6 +60,7 @@ def account_json(account: Account) -> dict[str, Any]:
         "by": account.by,
         "from": None if account.first is None else _iso(account.first),
         "to": None if account.last is None else _iso(account.last),
+        "zones": list(account.zones),
         "rows": [row_json(row) for row in account.rows],
         "totals": [row_json(row) for row in account.totals],
         "heat": None if account.heat is None else heat_json(account.heat),

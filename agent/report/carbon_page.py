@@ -12,6 +12,7 @@ from agent.policies.files import write_atomically
 from agent.report.carbon_plots import burn_svg, intensity_svg, work_svg, year_svg
 from carbon.account import AccountRow
 from carbon.account_report import AccountReport
+from carbon.intensity.synthetic import ZONE as SYNTHETIC
 
 MOST_ROWS = 100
 """More would not be read, and a page of thousands of cases would not open on a phone."""
@@ -90,8 +91,9 @@ def headline(report: AccountReport) -> tuple[str, ...]:
 
 def _tags(report: AccountReport) -> list[str]:
     tags = ["Gross figures; nothing subtracted"]
-    zones = {report.year.name} if report.year is not None and report.year.synthetic else set()
-    return [*tags, *(["Synthetic grid"] if zones else [])]
+    made_up = SYNTHETIC in report.account.zones
+    made_up |= report.year is not None and report.year.synthetic
+    return [*tags, *(["Synthetic grid"] if made_up else [])]
 
 
 def _remarks(report: AccountReport) -> list[str]:

@@ -289,10 +289,12 @@ def _cells(row: AccountRow) -> list[str]:
 
 
 def _text(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.5g}"
+    return "unknown" if value is None else f"{value:.4g}"
 
 
 def _lines(report: AccountReport) -> list[str]:
+    from carbon.intensity.synthetic import ZONE
+
     account = report.account
     lines = [
         f"energy: {row.measured_kwh:.5g} kWh measured, {row.modelled_kwh:.5g} kWh modelled; "
@@ -300,6 +302,9 @@ def _lines(report: AccountReport) -> list[str]:
         "in the sums"
         for row in account.totals
     ]
+    if account.zones:
+        made_up = " (synthetic: a made-up grid)" if ZONE in account.zones else ""
+        lines.append(f"grid: {', '.join(account.zones)}{made_up}")
     lines += [f"SCI: {row.sci_remark}" for row in account.totals if row.sci_remark]
     lines += [f"heat: {row.heat_remark}" for row in account.totals if row.heat_remark]
     if account.heat is not None:

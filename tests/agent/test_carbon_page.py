@@ -220,3 +220,14 @@ def test_many_stages_and_long_periods_stay_readable() -> None:
 )  # fmt: skip
 def test_figures(value: float, text: str) -> None:
     assert figure(value) == text
+
+
+def test_a_made_up_grid_is_said_on_the_page() -> None:
+    real, made_up = entries(3), entries(3)
+    assert "Synthetic grid" not in render_account(report(real, year_trace=None))
+    reading = made_up[1].intensity
+    assert reading is not None
+    made_up[1] = replace(made_up[1], intensity=replace(reading, zone="synthetic"))
+    drawn = report(made_up, year_trace=None)
+    assert drawn.as_dict()["zones"] == ["GB", "synthetic"]
+    assert "Synthetic grid" in render_account(drawn)
