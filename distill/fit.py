@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float32, Float64
 from scipy.special import expit
 from torch import Tensor
 
@@ -15,9 +14,10 @@ from distill.batches import Batches
 from distill.bridge import bridge_loss
 from distill.config import TrainConfig
 from distill.crossfit import Folds, TeacherLattice, TrainingData, seed_for
+from distill.loop import Draw, train_student
 from distill.losses import soft_cross_entropy
 from distill.preprocess import TablePreprocessor
-from distill.sampling import random_sets, swapped_rows
+from distill.sampling import swapped_rows
 from distill.student import Student, StudentShape, TeacherNet
 from distill.teacher import prior_logit, summed_logit
 from distill.transfers import all_transfers
@@ -177,16 +177,6 @@ def make_batches(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """What one step trains on: patients, synthetic rows, and evidence sets of both."""
-
-    rows: Int[Tensor, " batch"]
-    synthetic: Int[Tensor, " synthetic"]
-    mask: Float[Tensor, "batch sets tokens"]
-    synthetic_mask: Float[Tensor, "synthetic mixtures tokens"]
-
-
 def matching_loss(
     model: Student, data: Batches, draw: Draw, config: TrainConfig
 ) -> Float[Tensor, ""]:
@@ -220,43 +210,6 @@ def student_loss(
     )
 
 
-def train_student(data: Batches, shape: StudentShape, config: TrainConfig, seed: int) -> Student:
-    """AdamW with a one-cycle schedule; every step sees several random evidence sets a patient."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    model = Student(shape).train()
-    n = data.x.shape[0]
-    per_epoch = math.ceil(n / config.batch)
-    optimiser = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=config.learning_rate, total_steps=config.epochs * per_epoch
-    )
-    for _ in range(config.epochs):
-        order = rng.permutation(n)
-        for start in range(0, n, config.batch):
-            rows = order[start : start + config.batch]
-            mask = random_sets(data.present[rows], shape, config.sets_per_patient, rng)
-            synthetic = rng.integers(0, data.synthetic_x.shape[0], config.batch)
-            optimiser.zero_grad()
-            every = np.ones((config.batch, len(shape.modalities)), dtype=bool)
-            draw = Draw(
-                rows=torch.from_numpy(rows),
-                synthetic=torch.from_numpy(synthetic),
-                mask=torch.from_numpy(mask),
-                synthetic_mask=torch.from_numpy(random_sets(every, shape, 2, rng)),
-            )
-            loss = student_loss(model, data, draw, config)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-    return model.eval().requires_grad_(False)
-
-
 def fit_student(lattice: TeacherLattice, excluded: Folds) -> FittedStudent:
     """The student of all patients outside ``excluded``, with teachers of the same patients."""
     data, config = lattice.data, lattice.config
@@ -272,5 +225,6 @@ def fit_student(lattice: TeacherLattice, excluded: Folds) -> FittedStudent:
         dropout=config.dropout,
     )
     batches = make_batches(lattice, excluded, preprocessors, shape.features)
-    model = train_student(batches, shape, config, seed_for(config, SEED_STUDENT, excluded))
+    seed = seed_for(config, SEED_STUDENT, excluded)
+    model = train_student(batches, shape, config, seed, loss=student_loss)
     return FittedStudent(model=model, preprocessors=preprocessors)
