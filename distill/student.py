@@ -3,7 +3,8 @@
 A token per processed modality and per bridge run, one learned absent token, multi-head attention
 masked to what the evidence set holds. The log-odds are the sum of the modalities' own log-odds
 plus what attention finds in their interaction. Tokens depend on the patient only and sets only on
-the mask, so all sets of a patient are scored in one pass.
+the mask, so all sets of a patient are scored in one pass. Where the cohort tells when modalities
+were acquired, a gate weighs each token by it (``distill.gate``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.transfers import Transfer
+from distill.gate import TimeGate
+from distill.transfers import BASE_MODALITY, Transfer
 
 NEVER = -1e9
 
@@ -28,12 +30,13 @@ class StudentShape:
     Attributes:
         modalities: inference modalities in the order of the input.
         transfers: bridges, in catalogue order; tokens are modalities, then transfers.
-        features: widest modality's features; narrower ones are padded with zeros.
+        features: widest row's features; narrower ones are padded with zeros.
         width: units of an encoder.
         latent: units of a bridge's estimate of the target's latent.
         token: units of a token.
         heads: attention heads.
         dropout: dropout inside the encoders.
+        times: temporal columns, whose row follows those of the modalities; none, no gate.
     """
 
     modalities: tuple[str, ...]
@@ -44,6 +47,12 @@ class StudentShape:
     token: int = 32
     heads: int = 4
     dropout: float = 0.2
+    times: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> int:
+        """Rows of a patient's input: one a modality, and one for the times if there are any."""
+        return len(self.modalities) + bool(self.times)
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -76,6 +85,7 @@ class Encoded(NamedTuple):
     branch_logit: Float[Tensor, "batch modalities"]
     bridge_latent: Float[Tensor, "batch transfers latent"]
     bridge_logit: Float[Tensor, "batch transfers"]
+    decay: Float[Tensor, "batch tokens"] | None = None
 
 
 class GroupedLinear(nn.Module):
@@ -156,15 +166,35 @@ class Student(nn.Module):
         nn.init.zeros_(last.bias)
         self.interaction = nn.Sequential(nn.Linear(d, 24), nn.GELU(), last)
         self.bridge_share = nn.Parameter(torch.zeros(t))
+        self.gate: TimeGate | None = None
+        if shape.times:
+            # Clinical data are of the review itself; all else was acquired at some time.
+            self.gate = TimeGate(m + t, len(shape.times), (shape.modalities.index(BASE_MODALITY),))
 
-    def encode(self, x: Float[Tensor, "batch modalities features"]) -> Encoded:
+    def encode(self, x: Float[Tensor, "batch inputs features"]) -> Encoded:
         """Everything that depends on the patient alone."""
-        branch, branch_logit = self.encoder(x)
+        m = len(self.shape.modalities)
+        branch, branch_logit = self.encoder(x if self.gate is None else x[:, :m])
         bridge_latent, bridge_logit = self.bridges(branch)
-        return Encoded(branch, branch_logit, bridge_latent, bridge_logit)
+        plain = Encoded(branch, branch_logit, bridge_latent, bridge_logit)
+        return plain if self.gate is None else self._gated(plain, self.gate, x)
+
+    def _gated(
+        self, plain: Encoded, gate: TimeGate, x: Float[Tensor, "batch inputs features"]
+    ) -> Encoded:
+        m, columns = len(self.shape.modalities), 2 * len(self.shape.times)
+        # Rows that no patient has, such as synthetic ones, have no times: none is known.
+        times = x[:, m, :columns] if x.shape[1] > m else x.new_zeros(x.shape[0], columns)
+        decay = gate.decay(times)
+        logit = gate.settle(torch.cat([plain.branch_logit, plain.bridge_logit], dim=1), decay)
+        open_ = torch.exp(-decay[:, m:]).unsqueeze(-1)
+        return Encoded(plain.branch, logit[:, :m], plain.bridge_latent * open_, logit[:, m:], decay)
 
     def _attend(
-        self, tokens: Float[Tensor, "batch tokens token"], mask: Float[Tensor, "batch sets tokens"]
+        self,
+        tokens: Float[Tensor, "batch tokens token"],
+        mask: Float[Tensor, "batch sets tokens"],
+        decay: Float[Tensor, "batch tokens"] | None,
     ) -> tuple[Float[Tensor, "batch sets token"], Float[Tensor, "batch sets tokens"]]:
         heads, size = self.query.shape
         batch = tokens.shape[0]
@@ -172,6 +202,8 @@ class Student(nn.Module):
         key = self.key(every).reshape(batch, -1, heads, size)
         value = self.value(every).reshape(batch, -1, heads, size).permute(0, 2, 1, 3)
         score = (key * self.query).sum(-1).permute(0, 2, 1) * size**-0.5
+        if decay is not None:
+            score = score - functional.pad(decay, (0, 1)).unsqueeze(1)
         # The absent token is always there, so an empty set still has something to attend to.
         banned = functional.pad((1.0 - mask) * NEVER, (0, 1))
         share = torch.softmax(score.unsqueeze(2) + banned.unsqueeze(1), dim=-1)
@@ -182,7 +214,7 @@ class Student(nn.Module):
         """Log-odds of each set from what :meth:`encode` gave."""
         bridged = torch.cat([encoded.bridge_latent, encoded.bridge_logit.unsqueeze(-1)], dim=-1)
         tokens = torch.cat([self.branch_token(encoded.branch), self.bridge_token(bridged)], dim=1)
-        pooled, attention = self._attend(tokens + self.slot, mask)
+        pooled, attention = self._attend(tokens + self.slot, mask, encoded.decay)
         token_logit = torch.cat([encoded.branch_logit, encoded.bridge_logit], dim=1)
         added = torch.cat([encoded.branch_logit, encoded.bridge_logit * self.bridge_share], dim=1)
         summed = (mask * added.unsqueeze(1)).sum(-1)
@@ -190,13 +222,14 @@ class Student(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch modalities features"],
+        x: Float[Tensor, "batch inputs features"],
         mask: Float[Tensor, "batch sets tokens"],
     ) -> StudentOutput:
         """Score every set of every patient.
 
         Args:
-            x: preprocessed features, zeros where a modality is absent.
+            x: preprocessed features, zeros where a modality is absent; with ``shape.times`` one
+                row more, scaled gaps and then 1 for each that is known (all unknown without it).
             mask: 1 where the set holds the token, else 0.
         """
         return self.fuse(self.encode(x), mask)

@@ -128,8 +128,12 @@ def raw_table(frame: pd.DataFrame, schema: TableSchema) -> RawTable:
     )
 
 
-def _as_number(name: str, value: object) -> float:
-    """One number of a case; no message repeats a value, which may be anything."""
+def as_number(name: str, value: object) -> float:
+    """One number of a case, NaN for None; no message repeats a value, which may be anything.
+
+    Raises:
+        FeatureError: if it is no number, or beyond float32.
+    """
     if value is None:
         return float("nan")
     if isinstance(value, (bool, np.bool_)):
@@ -183,7 +187,7 @@ def raw_row(row: Mapping[str, object], schema: TableSchema) -> RawTable:
     """
     refuse_unknown(list(row), schema.columns, "feature")
     texts = [_as_word(name, row.get(name)) for name in schema.texts]
-    numbers = [_as_number(name, row.get(name)) for name in schema.numbers]
+    numbers = [as_number(name, row.get(name)) for name in schema.numbers]
     return RawTable(
         schema=schema,
         numbers=np.array([numbers], dtype=np.float64).reshape(1, len(schema.numbers)),
