@@ -26,12 +26,21 @@ from distill.student import Student, StudentShape
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """What one step trains on: patients, synthetic rows, and evidence sets of both."""
+    """What one step trains on: patients, synthetic rows, and evidence sets of both.
+
+    Attributes:
+        rows: patients of the batch.
+        synthetic: synthetic rows of the batch.
+        mask: evidence sets of the patients.
+        synthetic_mask: evidence sets of the synthetic rows.
+        temperature: of the distillation terms of the loss, as the control says at this step.
+    """
 
     rows: Int[Tensor, " batch"]
     synthetic: Int[Tensor, " synthetic"]
     mask: Float[Tensor, "batch sets tokens"]
     synthetic_mask: Float[Tensor, "synthetic mixtures tokens"]
+    temperature: float = 1.0
 
 
 StudentLoss = Callable[[Student, Batches, Draw, TrainConfig], Tensor]
@@ -61,47 +70,86 @@ class LoopState:
 
 @runtime_checkable
 class StepControl(Protocol):
-    """Hooks into the loop, called in the order of the methods here."""
+    """Hooks into the loop; one control serves the training of one student."""
+
+    def epochs(self, planned: int, steps_per_epoch: int) -> int:
+        """How many epochs to train for, asked once, before the schedule is laid out."""
+
+    def prepare(self, optimiser: Optimizer) -> Optimizer:
+        """The optimiser to train with: the one given, or one that wraps it."""
+
+    def start(self, state: LoopState) -> None:
+        """Called once with the new state; may put an earlier one in its place."""
 
     def before_epoch(self, state: LoopState) -> None:
-        """Called before every epoch; may wait, keep ``state``, or bring an earlier one back."""
+        """Called before every epoch; may wait, or keep ``state``."""
 
-    def after_step(self, state: LoopState) -> None:
-        """Called after every optimiser step."""
+    def temperature(self) -> float:
+        """Of the distillation terms, asked before every step."""
+
+    def after_step(self, state: LoopState, loss: float) -> None:
+        """Called after every optimiser step with the loss that it was made on."""
 
     def should_stop(self) -> bool:
         """Asked before every epoch and after every step; true ends training where it is."""
+
+    def finish(self, state: LoopState) -> None:
+        """Called once at the end; may put better weights into the model."""
 
 
 class Unattended:
     """The default control: every step of every epoch, at once."""
 
+    def epochs(self, planned: int, steps_per_epoch: int) -> int:
+        """As planned."""
+        return planned
+
+    def prepare(self, optimiser: Optimizer) -> Optimizer:
+        """The one given."""
+        return optimiser
+
+    def start(self, state: LoopState) -> None:
+        """From the beginning."""
+
     def before_epoch(self, state: LoopState) -> None:
         """Nothing to wait for."""
 
-    def after_step(self, state: LoopState) -> None:
+    def temperature(self) -> float:
+        """One: teachers' probabilities as they are."""
+        return 1.0
+
+    def after_step(self, state: LoopState, loss: float) -> None:
         """Nothing to count."""
 
     def should_stop(self) -> bool:
         """Never."""
         return False
 
+    def finish(self, state: LoopState) -> None:
+        """The last weights."""
+
+
+Attend = Callable[[int], StepControl]
+"""Gives the control of the student that is trained with this seed."""
+
 
 def start_state(
-    shape: StudentShape, config: TrainConfig, seed: int, steps_per_epoch: int
+    shape: StudentShape, config: TrainConfig, seed: int, steps: int, hooks: StepControl
 ) -> LoopState:
     """A new student with AdamW and a one-cycle schedule; seeds torch's generator."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = Student(shape).train()
-    optimiser = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=True,
+    optimiser = hooks.prepare(
+        torch.optim.AdamW(
+            model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=config.learning_rate, total_steps=config.epochs * steps_per_epoch
+        optimiser, max_lr=config.learning_rate, total_steps=steps
     )
     return LoopState(model=model, optimiser=optimiser, schedule=schedule, rng=rng)
 
@@ -112,6 +160,8 @@ def draw_batch(
     shape: StudentShape,
     config: TrainConfig,
     rng: np.random.Generator,
+    *,
+    temperature: float = 1.0,
 ) -> Draw:
     """These patients with random evidence sets, and as many synthetic rows as a batch has."""
     mask = random_sets(data.present[rows], shape, config.sets_per_patient, rng)
@@ -122,6 +172,7 @@ def draw_batch(
         synthetic=torch.from_numpy(synthetic),
         mask=torch.from_numpy(mask),
         synthetic_mask=torch.from_numpy(random_sets(every, shape, 2, rng)),
+        temperature=temperature,
     )
 
 
@@ -145,13 +196,16 @@ def train_student(
         control: hooks; nobody attends by default.
     """
     hooks = control or Unattended()
-    state = start_state(shape, config, seed, math.ceil(data.x.shape[0] / config.batch))
-    while state.epoch < config.epochs:
+    per_epoch = math.ceil(data.x.shape[0] / config.batch)
+    epochs = hooks.epochs(config.epochs, per_epoch)
+    state = start_state(shape, config, seed, epochs * per_epoch, hooks)
+    hooks.start(state)
+    while state.epoch < epochs and not hooks.should_stop():
         hooks.before_epoch(state)
-        finished = state.epoch >= config.epochs or hooks.should_stop()
-        if finished or not run_epoch(state, data, config, loss, hooks):
+        if hooks.should_stop() or not run_epoch(state, data, config, loss, hooks):
             break
         state.epoch += 1
+    hooks.finish(state)
     return state.model.eval().requires_grad_(False)
 
 
@@ -163,13 +217,15 @@ def run_epoch(
     order = state.rng.permutation(n)
     for start in range(0, n, config.batch):
         rows = order[start : start + config.batch]
-        draw = draw_batch(data, rows, state.model.shape, config, state.rng)
+        temperature = hooks.temperature()
+        draw = draw_batch(data, rows, state.model.shape, config, state.rng, temperature=temperature)
         state.optimiser.zero_grad()
-        loss(state.model, data, draw, config).backward()  # type: ignore[no-untyped-call]
+        value = loss(state.model, data, draw, config)
+        value.backward()  # type: ignore[no-untyped-call]
         state.optimiser.step()
         state.schedule.step()
         state.step += 1
-        hooks.after_step(state)
-        if hooks.should_stop():
+        hooks.after_step(state, float(value.detach()))
+        if hooks.should_stop() and start + config.batch < n:
             return False
     return True

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from distill.batches import Batches
 from distill.config import TrainConfig
 from distill.fit import student_loss
-from distill.loop import Draw, LoopState, train_student
+from distill.loop import Draw, LoopState, Unattended, train_student
 from distill.sampling import random_sets
 from distill.student import Student, StudentShape
 from distill.transfers import all_transfers
@@ -33,6 +34,7 @@ def make_batches(rows: int = 40, synthetic: int = 30) -> Batches:
         label=label,
         teacher=torch.from_numpy(rng.random((rows, 3)).astype(np.float32)),
         latent=torch.from_numpy(rng.standard_normal((rows, 3, 4)).astype(np.float32)),
+        **({"labelled": torch.ones(rows)} if "labelled" in Batches.__dataclass_fields__ else {}),
         synthetic_x=torch.from_numpy(rng.standard_normal((synthetic, 3, 5)).astype(np.float32)),
         synthetic_logit=torch.from_numpy(rng.standard_normal((synthetic, 3)).astype(np.float32)),
         prior=0.1,
@@ -75,20 +77,24 @@ def same_weights(one: Student, other: Student) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-class Counting:
+class Counting(Unattended):
     """Stops after so many steps and writes down what it was called for."""
 
     def __init__(self, steps: int | None = None) -> None:
-        self.most, self.calls, self.steps = steps, [], 0
+        self.most, self.calls, self.steps, self.losses = steps, [], 0, []
 
     def before_epoch(self, state: LoopState) -> None:
         self.calls.append(("epoch", state.epoch, state.step))
 
-    def after_step(self, state: LoopState) -> None:
+    def after_step(self, state: LoopState, loss: float) -> None:
         self.steps = state.step
+        self.losses.append(loss)
 
     def should_stop(self) -> bool:
         return self.most is not None and self.steps >= self.most
+
+    def finish(self, state: LoopState) -> None:
+        self.calls.append(("finish", state.epoch, state.step))
 
 
 def test_the_loop_without_a_control_gives_the_weights_of_the_plain_loop_bit_for_bit():
@@ -101,12 +107,26 @@ def test_a_control_that_only_watches_changes_nothing():
     data, watching = make_batches(), Counting()
     seen = train_student(data, SHAPE, CONFIG, 11, loss=student_loss, control=watching)
     assert same_weights(seen, train_student(data, SHAPE, CONFIG, 11, loss=student_loss))
-    assert watching.calls == [("epoch", 0, 0), ("epoch", 1, 3), ("epoch", 2, 6)]
-    assert watching.steps == 9
+    assert watching.calls == [
+        ("epoch", 0, 0), ("epoch", 1, 3), ("epoch", 2, 6), ("finish", 3, 9),
+    ]  # fmt: skip
+    assert len(watching.losses) == 9
+    assert all(np.isfinite(watching.losses))
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3, 4])
-def test_a_control_stops_between_and_within_epochs(steps: int):
+@pytest.mark.parametrize(("steps", "epochs"), [(0, 0), (1, 0), (3, 1), (4, 1)])
+def test_a_control_stops_between_and_within_epochs(steps: int, epochs: int):
     stopping = Counting(steps)
     train_student(make_batches(), SHAPE, CONFIG, 11, loss=student_loss, control=stopping)
-    assert stopping.steps == steps
+    assert stopping.calls[-1] == ("finish", epochs, steps)
+
+
+def test_a_control_that_shortens_training_gets_the_schedule_of_the_shorter_one():
+    class Shorter(Unattended):
+        def epochs(self, planned: int, steps_per_epoch: int) -> int:
+            assert (planned, steps_per_epoch) == (3, 3)
+            return 2
+
+    data = make_batches()
+    short = train_student(data, SHAPE, CONFIG, 11, loss=student_loss, control=Shorter())
+    assert same_weights(short, plain_loop(data, SHAPE, replace(CONFIG, epochs=2), 11))
