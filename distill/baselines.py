@@ -83,9 +83,9 @@ def _modality_scores(
     }
     for m in data.modalities:
         table = data.tables[m]
-        fold = data.fold[table.row]
+        fold, labelled = data.fold[table.row], data.labelled[table.row]
         for f in data.folds:
-            train, test = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
+            train, test = np.flatnonzero((fold != f) & labelled), np.flatnonzero(fold == f)
             if not test.size:
                 continue
             base = table.raw.take(train)
@@ -102,7 +102,7 @@ def _early_fusion(
 ) -> Float64[np.ndarray, " patients"]:
     out = np.full(data.label.size, np.nan)
     for f in data.folds:
-        train, test = data.fold != f, data.fold == f
+        train, test = (data.fold != f) & data.labelled, data.fold == f
         parts = []
         for m in data.modalities:
             table = data.tables[m]
@@ -131,7 +131,7 @@ def baseline_logits(
     """Out-of-fold log-odds of every baseline; NaN where a baseline cannot score a patient.
 
     Args:
-        data: the cohort's arrays; only inference modalities are used.
+        data: the cohort's arrays; only inference modalities are used, fitted on labelled rows.
         seed: for boosting.
         boosted_early_fusion: also fit the slowest one.
         on_fit: called after every fit.

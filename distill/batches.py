@@ -16,8 +16,10 @@ class Batches:
     Attributes:
         x: features, zeros where absent or padded.
         present: which modalities each patient has.
-        target: mixture of the hard label and the soft label of all teachers.
-        label: hard label.
+        target: mixture of the hard label and the soft label of all teachers; the soft one alone
+            where there is no label.
+        label: hard label; the soft one where there is none.
+        labelled: 1 where there is a label, else 0.
         teacher: held-out probability of each modality's teacher, 0.5 where absent.
         latent: each modality's teacher latent, zeros where absent.
         synthetic_x: synthetic rows per modality.
@@ -29,6 +31,7 @@ class Batches:
     present: Bool[np.ndarray, "rows modalities"]
     target: Float[Tensor, " rows"]
     label: Float[Tensor, " rows"]
+    labelled: Float[Tensor, " rows"]
     teacher: Float[Tensor, "rows modalities"]
     latent: Float[Tensor, "rows modalities latent"]
     synthetic_x: Float[Tensor, "synthetic modalities features"]

@@ -25,18 +25,19 @@ def bridge_loss(
 ) -> Float[Tensor, ""]:
     """Task cross-entropy, soft-label cross-entropy, and regression to the target's latent.
 
-    The first is over all patients with the source; the other two need the target as well, for its
-    teacher's held-out probability and its task-trained latent.
+    The first is over labelled patients with the source; the other two need the target, for its
+    teacher's probability (held out where there is a label) and its task-trained latent.
     """
     present = torch.from_numpy(data.present[rows.numpy()]).float()
     source, target = list(shape.sources), list(shape.targets)
     has_source = present[:, source]
     paired = has_source * present[:, target]
+    known = has_source * data.labelled[rows].unsqueeze(1)
     hard = data.label[rows].unsqueeze(1).expand_as(encoded.bridge_logit)
     soft = data.teacher[rows][:, target]
     latent = data.latent[rows][:, target]
     return (
-        config.bridge_task_weight * soft_cross_entropy(encoded.bridge_logit, hard, has_source)
+        config.bridge_task_weight * soft_cross_entropy(encoded.bridge_logit, hard, known)
         + config.bridge_soft_weight * soft_cross_entropy(encoded.bridge_logit, soft, paired)
         + config.bridge_latent_weight * latent_regression(encoded.bridge_latent, latent, paired)
     )

@@ -43,6 +43,7 @@ class TrainingData:
         tables: values of both kinds.
         label: 0 or 1 per patient.
         fold: fold per patient; no hospital is in two folds.
+        label_kept: whose label training may see; None: everyone's (see :attr:`labelled`).
     """
 
     modalities: tuple[str, ...]
@@ -50,6 +51,18 @@ class TrainingData:
     tables: Mapping[str, ModalityRows]
     label: Int8[np.ndarray, " patients"]
     fold: Int16[np.ndarray, " patients"]
+    label_kept: Bool[np.ndarray, " patients"] | None = None
+
+    @property
+    def labelled(self) -> Bool[np.ndarray, " patients"]:
+        """Whose label training may see; the others are unlabelled, though paired, patients.
+
+        A label that is not kept reaches no weight, no temperature and no choice. It serves only to
+        score a patient of a held-out hospital.
+        """
+        if self.label_kept is None:
+            return np.ones(self.label.size, dtype=bool)
+        return self.label_kept
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -110,11 +123,16 @@ class TeacherLattice:
     )
 
     def fit(self, modality: str, excluded: Folds) -> TeacherFit:
-        """Candidates fitted on all patients outside ``excluded`` who have the modality."""
+        """Candidates fitted on the labelled patients outside ``excluded`` who have the modality.
+
+        Preprocessing looks at no label, so it is fitted on the unlabelled ones as well.
+        """
         key = (modality, excluded)
         if key not in self._fits:
             table = self.data.tables[modality]
-            inside = np.flatnonzero(self.data.rows(excluded)[table.row])
+            seen = self.data.rows(excluded)
+            everyone = np.flatnonzero(seen[table.row])
+            inside = np.flatnonzero((seen & self.data.labelled)[table.row])
             names = (*self.data.modalities, *self.data.privileged)
             self._fits[key] = fit_teacher(
                 modality,
@@ -122,6 +140,7 @@ class TeacherLattice:
                 self.data.label[table.row[inside]].astype(np.int64),
                 self.config,
                 seed_for(self.config, 10 + names.index(modality), excluded),
+                everyone=table.raw.take(everyone),
             )
             self.on_fit(f"teacher of {modality}")
         return self._fits[key]
@@ -129,14 +148,22 @@ class TeacherLattice:
     def held_out(
         self, modality: str, excluded: Folds
     ) -> dict[str, Float64[np.ndarray, " patients"]]:
-        """Every candidate's log-odds for the rows outside ``excluded``, each held out; NaN else."""
-        table = self.data.tables[modality]
-        out = {name: np.full(self.data.label.size, np.nan) for name in CANDIDATES}
-        for group in inner_groups(set(self.data.folds) - excluded):
-            inside = np.flatnonzero(np.isin(self.data.fold[table.row], sorted(group)))
+        """Every candidate's log-odds for the rows outside ``excluded``, none of them fitted on.
+
+        Labelled rows are held out with their fold; unlabelled ones were never fitted on, so the
+        fit of all labelled rows speaks plainly. NaN for everyone else.
+        """
+        data, table = self.data, self.data.tables[modality]
+        out = {name: np.full(data.label.size, np.nan) for name in CANDIDATES}
+        parts = [
+            (excluded | group, np.isin(data.fold, sorted(group)) & data.labelled)
+            for group in inner_groups(set(data.folds) - excluded)
+        ]
+        for unseen, rows in (*parts, (excluded, data.rows(excluded) & ~data.labelled)):
+            inside = np.flatnonzero(rows[table.row])
             if not inside.size:
                 continue
-            scored = self.fit(modality, excluded | group).logits(table.raw.take(inside))
+            scored = self.fit(modality, unseen).logits(table.raw.take(inside))
             for name in CANDIDATES:
                 out[name][table.row[inside]] = scored[name]
         return out
@@ -151,7 +178,7 @@ class TeacherLattice:
         key = (modality, excluded)
         if key not in self._teachers:
             held_out = self.held_out(modality, excluded)
-            seen = np.isfinite(held_out[CANDIDATES[0]])
+            seen = np.isfinite(held_out[CANDIDATES[0]]) & self.data.labelled
             choice, temperature = choose(
                 {name: z[seen] for name, z in held_out.items()},
                 self.data.label[seen].astype(np.int64),

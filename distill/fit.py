@@ -77,14 +77,15 @@ def features_of(
 def soft_labels(
     lattice: TeacherLattice, excluded: Folds
 ) -> tuple[Float64[np.ndarray, " patients"], Float64[np.ndarray, "patients modalities"]]:
-    """Held-out probabilities: of all teachers together, and of each inference teacher.
+    """Probabilities that no teacher was fitted on: of all together, and of each inference teacher.
 
     The inference teachers' log-odds are summed (strong late fusion); each privileged teacher that
     saw the patient counts as much as that sum. NaN where a patient is excluded or lacks it.
     """
     data = lattice.data
     each = np.stack([lattice.teacher(m, excluded)[1] for m in data.modalities], axis=1)
-    prior = prior_logit(data.label[data.rows(excluded)].astype(np.int64))
+    known = data.rows(excluded) & data.labelled
+    prior = prior_logit(data.label[known].astype(np.int64))
     voices = [expit(summed_logit(each, prior))]
     voices += [expit(lattice.teacher(m, excluded)[1]) for m in data.privileged]
     stacked = np.stack(voices, axis=1)
@@ -158,7 +159,10 @@ def make_batches(
     data, config = lattice.data, lattice.config
     rows = np.flatnonzero(data.rows(excluded))
     together, each = soft_labels(lattice, excluded)
-    label = data.label[rows].astype(np.float32)
+    labelled = data.labelled[rows]
+    # A label that is not kept is not even read: the soft one takes its place, so that the mixture
+    # is the soft one too.
+    label = np.where(labelled, data.label[rows], together[rows]).astype(np.float32)
     share = config.soft_share
     target = torch.from_numpy(((1 - share) * label + share * together[rows]).astype(np.float32))
     x = torch.from_numpy(features_of(data, preprocessors, width)[rows])
@@ -169,11 +173,12 @@ def make_batches(
         present=present,
         target=target,
         label=torch.from_numpy(label),
+        labelled=torch.from_numpy(labelled.astype(np.float32)),
         teacher=torch.from_numpy(np.nan_to_num(each[rows], nan=0.5).astype(np.float32)),
         latent=_latents(x, present, target, config, excluded),
         synthetic_x=synthetic_x,
         synthetic_logit=synthetic_logit,
-        prior=prior_logit(data.label[rows].astype(np.int64)),
+        prior=prior_logit(data.label[rows[labelled]].astype(np.int64)),
     )
 
 

@@ -173,14 +173,24 @@ def fit_teacher(
     label: Int[np.ndarray, " rows"],
     config: TrainConfig,
     seed: int,
+    *,
+    everyone: RawTable | None = None,
 ) -> TeacherFit:
     """Preprocess, screen and fit every candidate on these rows.
+
+    Args:
+        modality: for messages.
+        raw: labelled training rows.
+        label: their classes.
+        config: settings.
+        seed: of the trees.
+        everyone: rows that preprocessing, which looks at no label, is fitted on; ``raw`` if None.
 
     Raises:
         TrainingError: if these rows are too few to learn from.
     """
     check_classes(modality, label)
-    preprocessor = fit_preprocessor(raw)
+    preprocessor = fit_preprocessor(raw if everyone is None else everyone)
     preprocessor = preprocessor.select(screen(preprocessor.transform(raw), label, config, seed))
     features = preprocessor.transform(raw)
     logistic = LogisticRegression(C=0.1, solver="newton-cholesky").fit(features, label)

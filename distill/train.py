@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -205,6 +205,7 @@ class Trainer:
             x = features_of(data, student.preprocessors, student.shape.features)[rows]
             logit[rows] = student.logits(x, masks[None])[0]
         logit[lacking(masks, data.present())] = np.nan
+        logit[~data.labelled] = np.nan
         return fit_calibration(data.modalities, masks, logit, data.label.astype(np.int64))
 
     def out_of_fold(self) -> OutOfFold:
@@ -309,17 +310,15 @@ def strong_late_fusion(data: TrainingData, scores: OutOfFold) -> Float64[np.ndar
     out = np.empty(data.label.size)
     for f in data.folds:
         inside = data.fold == f
-        out[inside] = summed_logit(each[inside], prior_logit(data.label[~inside].astype(np.int64)))
+        prior = prior_logit(data.label[~inside & data.labelled].astype(np.int64))
+        out[inside] = summed_logit(each[inside], prior)
     return out
 
 
 def usable(data: TrainingData) -> TrainingData:
     """The data without privileged modalities that too few patients have to teach anything."""
     keep = tuple(m for m in data.privileged if data.tables[m].row.size >= 5 * MIN_ROWS)
-    return TrainingData(
-        modalities=data.modalities, privileged=keep, tables=data.tables, label=data.label,
-        fold=data.fold,
-    )  # fmt: skip
+    return replace(data, privileged=keep)
 
 
 def _metrics(
