@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64, Int, Int8, Int16
 
 from distill.config import TrainConfig
 from distill.errors import TrainingError
+from distill.loop import Attend, Unattended
 from distill.table import RawTable
 from distill.teacher import CANDIDATES, Teacher, TeacherFit, choose, fit_teacher
 
@@ -117,6 +118,7 @@ class TeacherLattice:
     data: TrainingData
     config: TrainConfig
     on_fit: Callable[[str], None] = lambda _: None
+    attend: Attend = lambda _: Unattended()
     _fits: dict[tuple[str, Folds], TeacherFit] = field(default_factory=dict)
     _teachers: dict[tuple[str, Folds], tuple[Teacher, Float64[np.ndarray, " patients"]]] = field(
         default_factory=dict

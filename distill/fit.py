@@ -20,6 +20,7 @@ from distill.preprocess import TablePreprocessor
 from distill.sampling import swapped_rows
 from distill.student import Student, StudentShape, TeacherNet
 from distill.teacher import prior_logit, summed_logit
+from distill.tempered import mixed_cross_entropy, tempered_cross_entropy
 from distill.transfers import all_transfers
 
 NET_STEPS = 120
@@ -188,13 +189,15 @@ def matching_loss(
     """Function matching: the teachers' answers on synthetic rows, alone and summed over sets."""
     encoded = model.encode(data.synthetic_x[draw.synthetic])
     logit = data.synthetic_logit[draw.synthetic]
-    alone = soft_cross_entropy(encoded.branch_logit, torch.sigmoid(logit), torch.ones_like(logit))
+    ones = torch.ones_like(logit)
+    alone = tempered_cross_entropy(encoded.branch_logit, logit, ones, draw.temperature)
     if not config.fused_match_weight:
         return config.match_weight * alone
     fused = model.fuse(encoded, draw.synthetic_mask).logit
     processed = draw.synthetic_mask[..., : logit.shape[1]]
     summed = data.prior + (processed * (logit - data.prior).unsqueeze(1)).sum(-1)
-    together = soft_cross_entropy(fused, torch.sigmoid(summed), torch.ones_like(fused))
+    ones = torch.ones_like(fused)
+    together = tempered_cross_entropy(fused, summed, ones, draw.temperature)
     return config.match_weight * alone + config.fused_match_weight * together
 
 
@@ -206,10 +209,17 @@ def student_loss(
     fused = model.fuse(encoded, draw.mask).logit
     target = data.target[draw.rows].unsqueeze(1)
     present = torch.from_numpy(data.present[draw.rows.numpy()]).float()
-    own = target.expand_as(encoded.branch_logit)
+    label = data.label[draw.rows].unsqueeze(1)
+
+    def task(logit: Tensor, weight: Tensor) -> Tensor:
+        return mixed_cross_entropy(
+            logit, target.expand_as(logit), label.expand_as(logit), weight,
+            soft_share=config.soft_share, temperature=draw.temperature,
+        )  # fmt: skip
+
     return (
-        soft_cross_entropy(fused, target.expand_as(fused), torch.ones_like(fused))
-        + config.branch_weight * soft_cross_entropy(encoded.branch_logit, own, present)
+        task(fused, torch.ones_like(fused))
+        + config.branch_weight * task(encoded.branch_logit, present)
         + matching_loss(model, data, draw, config)
         + bridge_loss(model.shape, data, encoded, draw.rows, config)
     )
@@ -231,5 +241,6 @@ def fit_student(lattice: TeacherLattice, excluded: Folds) -> FittedStudent:
     )
     batches = make_batches(lattice, excluded, preprocessors, shape.features)
     seed = seed_for(config, SEED_STUDENT, excluded)
-    model = train_student(batches, shape, config, seed, loss=student_loss)
+    control = lattice.attend(seed)
+    model = train_student(batches, shape, config, seed, loss=student_loss, control=control)
     return FittedStudent(model=model, preprocessors=preprocessors)
