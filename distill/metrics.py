@@ -172,12 +172,38 @@ def ece(
     return Figure(value=value, ci95=_clipped(2 * value - float(high), 2 * value - float(low)), n=n)
 
 
+def ece_if_calibrated(
+    probability: Float64[np.ndarray, " n"],
+    rng: np.random.Generator,
+    resamples: int = N_RESAMPLES,
+) -> Figure:
+    """The calibration error that these very probabilities would show if they were exactly right.
+
+    Bins hold few patients, whose labels fall by chance to either side, so the error of a perfectly
+    calibrated model is not 0. Labels are drawn from the probabilities; the value is the mean error
+    over the draws and the interval holds 95 % of them: an error inside it is no sign of
+    miscalibration.
+    """
+    n = int(probability.size)
+    if n < N_BINS:
+        return Figure(value=None, ci95=None, n=n, reason=f"fewer than {N_BINS} patients")
+    p = np.sort(probability, kind="stable")
+    drawn = (rng.random((resamples, n)) < p) - p
+    edges = np.searchsorted(np.arange(n) * N_BINS // n, np.arange(N_BINS))
+    error = np.abs(np.add.reduceat(drawn, edges, axis=1)).sum(axis=1) / n
+    low, high = np.quantile(error, [0.025, 0.975])
+    return Figure(value=float(error.mean()), ci95=(float(low), float(high)), n=n)
+
+
 def score_card(
     label: Int[np.ndarray, " n"],
     logit: Float64[np.ndarray, " n"],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """``{"auc", "brier", "ece"}`` of calibrated log-odds; patients with NaN are left out."""
+    """AUC, Brier score and calibration error of log-odds; patients with NaN are left out.
+
+    ``ece_if_calibrated`` is what chance alone makes of the error with as many patients.
+    """
     seen = np.isfinite(logit)
     y, z = label[seen].astype(np.int64), logit[seen].astype(np.float64)
     p = expit(z)
@@ -185,6 +211,7 @@ def score_card(
         "auc": auc(y, z).to_json(),
         "brier": brier(y, p).to_json(),
         "ece": ece(y, p, rng).to_json(),
+        "ece_if_calibrated": ece_if_calibrated(p, rng).to_json(),
     }
 
 
@@ -210,3 +237,29 @@ def cluster_bootstrap(
         drawn.append(statistic(np.concatenate([rows[g] for g in pick])))
     low, high = np.nanquantile(np.array(drawn), [0.025, 0.975])
     return float(low), float(high)
+
+
+def mean_over_hospitals(
+    value: Float64[np.ndarray, " n"],
+    group: Shaped[np.ndarray, " n"] | None,
+    rng: np.random.Generator,
+    resamples: int = 1000,
+) -> Figure:
+    """A mean over patients with an interval that draws whole hospitals with replacement.
+
+    Args:
+        value: one figure per patient, of another kind than the AUC: it adds up.
+        group: hospital of each patient; None where the cohort names none: patients are drawn.
+        rng: source of randomness.
+        resamples: number of draws.
+    """
+    n = int(value.size)
+    if not n:
+        return Figure(value=None, ci95=None, n=0, reason="no patients")
+    unit = np.arange(n) if group is None else group
+    _, back = np.unique(unit, return_inverse=True)
+    count = np.bincount(back).astype(np.float64)
+    total = np.bincount(back, weights=value)
+    times = rng.multinomial(count.size, np.full(count.size, 1.0 / count.size), size=resamples)
+    low, high = np.quantile((times @ total) / (times @ count), [0.025, 0.975])
+    return Figure(value=float(value.mean()), ci95=(float(low), float(high)), n=n)

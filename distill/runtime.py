@@ -19,6 +19,7 @@ from scipy.special import expit
 from distill.bundle import CALIBRATION, PREPROCESS, STUDENT, Bundle
 from distill.calibrate import Calibration, disagreement
 from distill.cautions import NO_RANGES, cautions
+from distill.contributions import contributions, without_each
 from distill.errors import BundleError, FeatureError
 from distill.preprocess import TablePreprocessor
 from distill.table import RawTable, TableSchema, raw_row, refuse_unknown
@@ -58,6 +59,12 @@ class Assessment:
         missing: modalities of the bundle that the case does not have.
         token_logit: what each token says by itself, uncalibrated log-odds.
         attention: share of attention on each token; the rest is on the absent token.
+        conformal_set: the classes, by name, that cannot be ruled out at ``conformal_level``; both
+            where the evidence does not decide, none where it is unlike either class.
+        conformal_level: share of held-out patients of each class whose set held their class; None
+            for a bundle without thresholds, which rules nothing out.
+        contributions: by processed modality, the change of the calibrated log-odds that leaving
+            it and its bridges out would undo; for the only one, against knowing nothing.
     """
 
     probability: float
@@ -67,6 +74,9 @@ class Assessment:
     missing: tuple[str, ...]
     token_logit: Mapping[str, float]
     attention: Mapping[str, float]
+    conformal_set: tuple[str, ...]
+    conformal_level: float | None
+    contributions: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +219,12 @@ class StudentRuntime:
             FeatureError: if a transfer is unknown or its source is absent.
         """
         mask = self._mask(case, transfers_run)
-        logit, token_logit, attention = self.session.run(None, {"x": case.x, "mask": mask[None]})
-        scaled = float(logit[0, 0] / self.calibration.of_masks(mask)[0])
+        names, without = without_each(mask[0], self.modalities, self.transfers)
+        # The patient's evidence set and each one without a modality: all sets of one call.
+        masks = np.concatenate([mask, without])
+        logit, token_logit, attention = self.session.run(None, {"x": case.x, "mask": masks[None]})
+        calibrated = self.calibration.apply(logit[0].astype(np.float64), masks)
+        scaled = float(calibrated[0])
         inside = [(j, name) for j, name in enumerate(self.tokens) if mask[0, j] > 0]
         return Assessment(
             probability=float(expit(scaled)),
@@ -220,7 +234,18 @@ class StudentRuntime:
             missing=tuple(m for m in self.modalities if m not in case.present),
             token_logit={name: float(token_logit[0, j]) for j, name in inside},
             attention={name: float(attention[0, 0, j]) for j, name in inside},
+            conformal_set=self._conformal_set(scaled, mask),
+            conformal_level=self.calibration.level,
+            contributions=contributions(
+                scaled, names, calibrated[1:], without, self.calibration.prior_logit
+            ),
         )
+
+    def _conformal_set(
+        self, logit: float, mask: Float32[np.ndarray, "1 tokens"]
+    ) -> tuple[str, ...]:
+        inside = self.calibration.members(np.array([logit]), mask)[0]
+        return tuple(name for name, stays in zip(self.classes, inside) if stays)
 
     def _mask(
         self, case: PreparedCase, transfers_run: Sequence[str]

@@ -38,3 +38,9 @@ def fit_temperature(logit: Float[np.ndarray, " rows"], label: Int[np.ndarray, " 
 
     best = minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded")
     return float(np.exp(best.x))
+
+
+def prior_logit(label: Int[np.ndarray, " rows"]) -> float:
+    """Log-odds of the positive class before anything is known, with half a patient of each."""
+    n_pos = float((label == 1).sum())
+    return float(np.log((n_pos + 0.5) / (label.size - n_pos + 0.5)))
