@@ -14,7 +14,7 @@ class Batches:
     """Tensors of the training patients and of the synthetic rows.
 
     Attributes:
-        x: features, zeros where absent or padded.
+        x: features, zeros where absent or padded; with times one row more.
         present: which modalities each patient has.
         target: mixture of the hard label and the soft label of all teachers; the soft one alone
             where there is no label.
@@ -27,7 +27,7 @@ class Batches:
         prior: log-odds of the positive class among the training patients.
     """
 
-    x: Float[Tensor, "rows modalities features"]
+    x: Float[Tensor, "rows inputs features"]
     present: Bool[np.ndarray, "rows modalities"]
     target: Float[Tensor, " rows"]
     label: Float[Tensor, " rows"]

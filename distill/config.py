@@ -50,6 +50,7 @@ class TrainConfig:
         bridge_soft_weight: bridge: soft-label cross-entropy against the target's teacher.
         bridge_latent_weight: bridge: regression to the target's latent.
         calibration_folds: training folds of which each is held out once to fit temperatures.
+        time_gate: weigh tokens by the cohort's temporal columns, where it has any.
         boosted_baselines: also the boosted early fusion, the slowest of the baselines.
     """
 
@@ -79,6 +80,7 @@ class TrainConfig:
     bridge_soft_weight: float = 0.1
     bridge_latent_weight: float = 0.1
     calibration_folds: int = 5
+    time_gate: bool = True
     boosted_baselines: bool = True
 
     def __post_init__(self) -> None:

@@ -45,6 +45,8 @@ class TrainingData:
         label: 0 or 1 per patient.
         fold: fold per patient; no hospital is in two folds.
         label_kept: whose label training may see; None: everyone's (see :attr:`labelled`).
+        times: temporal columns that the student's gate is given; none, no gate.
+        gap: their values, NaN where not known; None without any.
     """
 
     modalities: tuple[str, ...]
@@ -53,6 +55,8 @@ class TrainingData:
     label: Int8[np.ndarray, " patients"]
     fold: Int16[np.ndarray, " patients"]
     label_kept: Bool[np.ndarray, " patients"] | None = None
+    times: tuple[str, ...] = ()
+    gap: Float64[np.ndarray, "patients columns"] | None = None
 
     @property
     def labelled(self) -> Bool[np.ndarray, " patients"]:

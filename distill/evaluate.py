@@ -77,7 +77,7 @@ def evaluate_bundle(runtime: StudentRuntime, cohort: Cohort, *, seed: int = 0) -
     for j, name in enumerate(modalities):
         if name in tables:
             present[:, j] = tables[name][1]
-    x = runtime.features(tables, n)
+    x = runtime.features(tables, n, runtime.gaps(cohort.temporal, n))
     sets = EvidenceSets.enumerate(runtime.transfers)
     masks = np.concatenate([
         set_masks(sets, modalities), single_masks(modalities, runtime.transfers)

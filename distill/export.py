@@ -42,7 +42,7 @@ def _quiet() -> Iterator[None]:
 def export_onnx(model: Student, path: Path) -> None:
     """Write the student with dynamic numbers of patients and of evidence sets."""
     shape = model.shape
-    x = torch.zeros(2, len(shape.modalities), shape.features)
+    x = torch.zeros(2, shape.inputs, shape.features)
     mask = torch.ones(2, 3, len(shape.tokens))
     batch, sets = torch.export.Dim("batch"), torch.export.Dim("sets")
     with _quiet():
@@ -66,7 +66,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 def check_parity(
     model: Student,
     path: Path,
-    x: Float32[np.ndarray, "rows modalities features"],
+    x: Float32[np.ndarray, "rows inputs features"],
     present: Bool[np.ndarray, "rows modalities"],
     rng: np.random.Generator,
 ) -> float:
@@ -93,7 +93,7 @@ def check_parity(
     return worst
 
 
-def median_latency_s(path: Path, x: Float32[np.ndarray, "rows modalities features"],
+def median_latency_s(path: Path, x: Float32[np.ndarray, "rows inputs features"],
                      mask: Float32[np.ndarray, "maskrows sets tokens"]) -> float:  # fmt: skip
     """Median time of the exported student for one patient and one set on one core, seconds."""
     session = open_session(path)

@@ -21,6 +21,7 @@ from distill.sampling import swapped_rows
 from distill.student import Student, StudentShape, TeacherNet
 from distill.teacher import prior_logit, summed_logit
 from distill.tempered import mixed_cross_entropy, tempered_cross_entropy
+from distill.temporal import TimeScaler, fit_times
 from distill.transfers import all_transfers
 
 NET_STEPS = 120
@@ -33,16 +34,21 @@ class FittedStudent:
 
     model: Student
     preprocessors: tuple[TablePreprocessor, ...]
+    times: TimeScaler | None = None
 
     @property
     def shape(self) -> StudentShape:
         """Sizes and names."""
         return self.model.shape
 
+    def features(self, data: TrainingData) -> Float32[np.ndarray, "patients inputs features"]:
+        """All patients' features, and times where it has a gate."""
+        return features_of(data, self.preprocessors, self.shape.features, self.times)
+
     @torch.no_grad()
     def logits(
         self,
-        x: Float32[np.ndarray, "rows modalities features"],
+        x: Float32[np.ndarray, "rows inputs features"],
         mask: Float32[np.ndarray, "maskrows sets tokens"],
         chunk: int = 64,
     ) -> tuple[Float64[np.ndarray, "rows sets"], Float64[np.ndarray, "rows tokens"]]:
@@ -64,10 +70,16 @@ class FittedStudent:
 
 
 def features_of(
-    data: TrainingData, preprocessors: tuple[TablePreprocessor, ...], width: int
-) -> Float32[np.ndarray, "patients modalities features"]:
-    """All patients' features behind one student's preprocessing."""
-    x = np.zeros((data.label.size, len(data.modalities), width), dtype=np.float32)
+    data: TrainingData,
+    preprocessors: tuple[TablePreprocessor, ...],
+    width: int,
+    times: TimeScaler | None = None,
+) -> Float32[np.ndarray, "patients inputs features"]:
+    """All patients' features behind one student's preprocessing; with ``times`` one row more."""
+    inputs = len(data.modalities) + (times is not None)
+    x = np.zeros((data.label.size, inputs, width), dtype=np.float32)
+    if times is not None and data.gap is not None:
+        x[:, -1, : times.n_features] = times.transform(data.gap)
     for j, name in enumerate(data.modalities):
         table = data.tables[name]
         part = preprocessors[j].transform(table.raw)
@@ -155,6 +167,7 @@ def make_batches(
     excluded: Folds,
     preprocessors: tuple[TablePreprocessor, ...],
     width: int,
+    times: TimeScaler | None = None,
 ) -> Batches:
     """Everything that training on these folds needs, as tensors."""
     data, config = lattice.data, lattice.config
@@ -166,7 +179,7 @@ def make_batches(
     label = np.where(labelled, data.label[rows], together[rows]).astype(np.float32)
     share = config.soft_share
     target = torch.from_numpy(((1 - share) * label + share * together[rows]).astype(np.float32))
-    x = torch.from_numpy(features_of(data, preprocessors, width)[rows])
+    x = torch.from_numpy(features_of(data, preprocessors, width, times)[rows])
     present = data.present()[rows]
     synthetic_x, synthetic_logit = _synthetic(lattice, excluded, config.synthetic_rows, width)
     return Batches(
@@ -176,7 +189,7 @@ def make_batches(
         label=torch.from_numpy(label),
         labelled=torch.from_numpy(labelled.astype(np.float32)),
         teacher=torch.from_numpy(np.nan_to_num(each[rows], nan=0.5).astype(np.float32)),
-        latent=_latents(x, present, target, config, excluded),
+        latent=_latents(x[:, : present.shape[1]], present, target, config, excluded),
         synthetic_x=synthetic_x,
         synthetic_logit=synthetic_logit,
         prior=prior_logit(data.label[rows[labelled]].astype(np.int64)),
@@ -225,22 +238,33 @@ def student_loss(
     )
 
 
+def time_scaler(data: TrainingData, excluded: Folds) -> TimeScaler | None:
+    """Scaling of the gaps, from the patients outside ``excluded``; None without any column."""
+    if data.gap is None or not data.times:
+        return None
+    return fit_times(data.times, data.gap[data.rows(excluded)])
+
+
 def fit_student(lattice: TeacherLattice, excluded: Folds) -> FittedStudent:
     """The student of all patients outside ``excluded``, with teachers of the same patients."""
     data, config = lattice.data, lattice.config
     preprocessors = tuple(lattice.teacher(m, excluded)[0].fit.preprocessor for m in data.modalities)
+    times = time_scaler(data, excluded) if config.time_gate else None
     shape = StudentShape(
         modalities=data.modalities,
         transfers=all_transfers(data.modalities),
-        features=max(len(p.selected) for p in preprocessors),
+        features=max(
+            *(len(p.selected) for p in preprocessors), times.n_features if times is not None else 0
+        ),
         width=config.width,
         latent=config.latent,
         token=config.token,
         heads=config.heads,
         dropout=config.dropout,
+        times=() if times is None else times.names,
     )
-    batches = make_batches(lattice, excluded, preprocessors, shape.features)
+    batches = make_batches(lattice, excluded, preprocessors, shape.features, times)
     seed = seed_for(config, SEED_STUDENT, excluded)
     control = lattice.attend(seed)
     model = train_student(batches, shape, config, seed, loss=student_loss, control=control)
-    return FittedStudent(model=model, preprocessors=preprocessors)
+    return FittedStudent(model=model, preprocessors=preprocessors, times=times)

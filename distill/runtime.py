@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -23,7 +23,11 @@ from distill.contributions import contributions, without_each
 from distill.errors import BundleError, FeatureError
 from distill.preprocess import TablePreprocessor
 from distill.table import RawTable, TableSchema, raw_row, refuse_unknown
+from distill.temporal import TEMPORAL, TimeScaler, gaps_of
 from distill.transfers import BASE_MODALITY, Transfer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXAMPLE_COLUMNS = 3
 SCORE_CELLS = 4_000_000
@@ -37,13 +41,13 @@ class PreparedCase:
     Attributes:
         present: modalities that came with the case, clinical first.
         quality: share of filled cells of each present modality, 0 to 1.
-        x: preprocessed features.
+        x: preprocessed features, and a row of times where the bundle takes any.
         cautions: what is unusual about the values; names features, never a value.
     """
 
     present: tuple[str, ...]
     quality: Mapping[str, float]
-    x: Float32[np.ndarray, "1 modalities features"]
+    x: Float32[np.ndarray, "1 inputs features"]
     cautions: tuple[str, ...] = ()
 
 
@@ -98,6 +102,7 @@ class StudentRuntime:
     calibration: Calibration
     session: onnxruntime.InferenceSession
     n_features: int
+    times: TimeScaler | None = None
 
     @classmethod
     def open(cls, path: Path) -> StudentRuntime:
@@ -112,7 +117,8 @@ class StudentRuntime:
             modalities = tuple(str(m) for m in facts["modalities"])
             transfers = tuple(Transfer.parse(name) for name in facts["transfers"])
             n_features = int(facts["student"]["features"])
-            tables = bundle.json(PREPROCESS)["modalities"]
+            fitted = bundle.json(PREPROCESS)
+            tables, times = fitted["modalities"], fitted.get(TEMPORAL)
             preprocessors = tuple(TablePreprocessor.from_json(tables[m]) for m in modalities)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"The bundle at {path} is not readable: {error!r}.") from error
@@ -124,6 +130,7 @@ class StudentRuntime:
             calibration=Calibration.from_json(bundle.json(CALIBRATION)),
             session=_session(bundle.file(STUDENT)),
             n_features=n_features,
+            times=None if times is None else TimeScaler.from_json(times),
         )
 
     @property
@@ -177,23 +184,40 @@ class StudentRuntime:
             rows[name] = row | {c.name: c.words[0] for c in words}
         return rows
 
-    def prepare(self, features: Mapping[str, Mapping[str, object] | None]) -> PreparedCase:
+    def prepare(
+        self,
+        features: Mapping[str, Mapping[str, object] | None],
+        temporal: Mapping[str, object] | None = None,
+    ) -> PreparedCase:
         """Check and preprocess one case's features, by modality and name.
 
         A modality that is left out, None, or without a single value is missing; so is a feature
         that is left out. No message repeats a value or an unknown name.
 
+        Args:
+            features: rows by modality; a bundle that was trained with times takes them here too,
+                beside the modalities under ``"temporal"``.
+            temporal: the same times by name; a time that is left out or None is not known.
+
         Raises:
-            FeatureError: for an unknown modality or feature, a wrong type, or no clinical data.
+            FeatureError: for an unknown modality, feature or time, a wrong type, a negative time,
+                or no clinical data.
         """
-        refuse_unknown(list(features), self.modalities, "modality")
-        x = np.zeros((1, len(self.modalities), self.n_features), dtype=np.float32)
+        rows = dict(features)
+        if temporal is not None:
+            rows[TEMPORAL] = temporal
+        takes = self.modalities if self.times is None else (*self.modalities, TEMPORAL)
+        refuse_unknown(list(rows), takes, "modality")
+        gap = self._gap(rows.get(TEMPORAL) or {})
+        x = self._inputs(1, gap)
         quality: dict[str, float] = {}
         told: list[str] = []
+        if self.times is not None and gap is not None:
+            told += self.times.cautions(gap)
         if not all(p.spans_known for p in self.preprocessors):
             told.append(NO_RANGES)
         for j, name in enumerate(self.modalities):
-            raw = self._row(name, features.get(name) or {})
+            raw = self._row(name, rows.get(name) or {})
             if not raw.filled()[0]:
                 continue
             x[0, j, : len(self.preprocessors[j].selected)] = self.preprocessors[j].transform(raw)[0]
@@ -205,6 +229,19 @@ class StudentRuntime:
                 "least one value."
             )
         return PreparedCase(present=tuple(quality), quality=quality, x=x, cautions=tuple(told))
+
+    def _gap(self, sent: Mapping[str, object]) -> Float64[np.ndarray, "1 columns"] | None:
+        return None if self.times is None else self.times.row(sent)
+
+    def _inputs(
+        self, patients: int, gap: Float64[np.ndarray, "patients columns"] | None
+    ) -> Float32[np.ndarray, "patients inputs features"]:
+        """Zeros for the features; behind them the times where the bundle takes any."""
+        rows = len(self.modalities) + (self.times is not None)
+        x = np.zeros((patients, rows, self.n_features), dtype=np.float32)
+        if self.times is not None and gap is not None:
+            x[:, -1, : self.times.n_features] = self.times.transform(gap)
+        return x
 
     def _row(self, modality: str, row: Mapping[str, object]) -> RawTable:
         try:
@@ -263,16 +300,30 @@ class StudentRuntime:
             inside |= {name, known[name].source}
         return np.array([[token in inside for token in self.tokens]], dtype=np.float32)
 
+    def gaps(
+        self, temporal: pd.DataFrame | None, patients: int
+    ) -> Float64[np.ndarray, "patients columns"] | None:
+        """The times that the bundle takes, of many patients; NaN where not known.
+
+        Raises:
+            FeatureError: if one is negative or infinite.
+        """
+        return None if self.times is None else gaps_of(temporal, self.times.names, patients)
+
     def features(
-        self, tables: Mapping[str, tuple[RawTable, Bool[np.ndarray, " patients"]]], patients: int
-    ) -> Float32[np.ndarray, "patients modalities features"]:
+        self,
+        tables: Mapping[str, tuple[RawTable, Bool[np.ndarray, " patients"]]],
+        patients: int,
+        gap: Float64[np.ndarray, "patients columns"] | None = None,
+    ) -> Float32[np.ndarray, "patients inputs features"]:
         """Features of many patients.
 
         Args:
             tables: per modality its raw rows and which patients they belong to, in order.
             patients: number of patients.
+            gap: what :meth:`gaps` gave; left out, no time is known.
         """
-        x = np.zeros((patients, len(self.modalities), self.n_features), dtype=np.float32)
+        x = self._inputs(patients, gap)
         for j, name in enumerate(self.modalities):
             if name in tables:
                 raw, having = tables[name]
@@ -282,7 +333,7 @@ class StudentRuntime:
 
     def score(
         self,
-        x: Float32[np.ndarray, "rows modalities features"],
+        x: Float32[np.ndarray, "rows inputs features"],
         mask: Float32[np.ndarray, "maskrows sets tokens"],
     ) -> Scores:
         """Calibrated log-odds of every patient under every set.

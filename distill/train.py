@@ -33,10 +33,11 @@ from distill.crossfit import (
 )
 from distill.errors import TrainingError
 from distill.figures import best_by_auc, cards, student_figures
-from distill.fit import FittedStudent, features_of, fit_student
+from distill.fit import FittedStudent, fit_student
 from distill.masks import everything_masks, set_masks, single_masks
 from distill.table import raw_table, schema_of
 from distill.teacher import MIN_ROWS, prior_logit, summed_logit
+from distill.temporal import TEMPORAL, gaps_of
 from distill.transfers import EvidenceSets, all_transfers
 
 Progress = Callable[[int, int, str], None]
@@ -121,6 +122,12 @@ def training_data(cohort: Cohort) -> TrainingData:
         )
     if cohort.fold is None:
         raise TrainingError(f"Cohort {cohort.name!r} has no folds; assign some first.")
+    times = cohort.manifest.label.temporal if cohort.temporal is not None else ()
+    if times and TEMPORAL in cohort.tables:
+        raise TrainingError(
+            f"Cohort {cohort.name!r} has a modality {TEMPORAL!r} and [label] temporal columns, "
+            "whose values cases give under that name; rename the modality."
+        )
     position = {case: i for i, case in enumerate(cohort.case_id)}
     tables = {}
     for name in (*inference, *cohort.modalities("privileged")):
@@ -134,6 +141,8 @@ def training_data(cohort: Cohort) -> TrainingData:
         tables=tables,
         label=cohort.label.astype(np.int8),
         fold=cohort.fold.astype(np.int16),
+        times=tuple(times),
+        gap=gaps_of(cohort.temporal, times, cohort.n_patients) if times else None,
     )
     check_folds(data.folds)
     return data
@@ -202,7 +211,7 @@ class Trainer:
         for group in self._calibration_groups(excluded):
             student = self.student(excluded | group)
             rows = np.flatnonzero(np.isin(data.fold, sorted(group)))
-            x = features_of(data, student.preprocessors, student.shape.features)[rows]
+            x = student.features(data)[rows]
             logit[rows] = student.logits(x, masks[None])[0]
         logit[lacking(masks, data.present())] = np.nan
         logit[~data.labelled] = np.nan
@@ -240,7 +249,7 @@ class Trainer:
         data, excluded = self.data, frozenset({fold})
         rows = np.flatnonzero(data.fold == fold)
         student, calibration = self.student(excluded), self.calibration(excluded)
-        x = features_of(data, student.preprocessors, student.shape.features)[rows]
+        x = student.features(data)[rows]
         everything = everything_masks(data.present()[rows], data.modalities, self.sets.transfers)
         logit, token = student.logits(x, masks[None])
         full = student.logits(x, everything[:, None])[0][:, 0]

@@ -21,9 +21,9 @@ from distill.config import TrainConfig
 from distill.errors import TrainingError
 from distill.evidence import EvidenceTable
 from distill.export import check_parity, export_onnx, median_latency_s
-from distill.fit import features_of
 from distill.masks import everything_masks
 from distill.student import count_parameters
+from distill.temporal import TEMPORAL
 from distill.train import Progress, Trained, fit, no_progress
 
 PARITY_PATIENTS = 256
@@ -120,7 +120,7 @@ def _facts(trained: Trained, created: datetime) -> dict[str, Any]:
 
 
 def _write_student(
-    trained: Trained, folder: Path, x: Float32[np.ndarray, "patients modalities features"],
+    trained: Trained, folder: Path, x: Float32[np.ndarray, "patients inputs features"],
     present: Bool[np.ndarray, "patients modalities"],
 ) -> dict[str, float]:  # fmt: skip
     model, shape = trained.student.model, trained.student.shape
@@ -169,7 +169,7 @@ def write_bundle(
     }  # fmt: skip
     table = evidence_table(trained, pipeline_kwh, transfer_kwh, meta)
     data, student = trained.data, trained.student
-    x = features_of(data, student.preprocessors, student.shape.features)
+    x = student.features(data)
     with files.new_folder(out) as folder:
         checks = _write_student(trained, folder, x, data.present())
         metrics = {
@@ -186,6 +186,7 @@ def write_bundle(
             "features": {
                 m: list(p.feature_names) for m, p in zip(data.modalities, student.preprocessors)
             },
+            **({} if student.times is None else {TEMPORAL: student.times.to_json()}),
         })  # fmt: skip
         files.dump_json(folder / files.CALIBRATION, trained.calibration.to_json())
         ids = sorted(files.hash_case_id(case) for case in trained.cohort.case_id)
