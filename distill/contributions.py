@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from distill.transfers import Transfer
+from distill.transfers import ARROW, Transfer
 
 
 def without_each(
@@ -51,12 +51,10 @@ def contributions(
     return {name: float(logit - z) for name, z in zip(names, left)}
 
 
-def by_source(
-    share: Mapping[str, float], modalities: Sequence[str], transfers: Sequence[Transfer]
-) -> dict[str, float]:
-    """Shares of tokens summed over each modality and the bridges from it."""
-    source = {m: m for m in modalities} | {t.name: t.source for t in transfers}
+def by_source(share: Mapping[str, float]) -> dict[str, float]:
+    """Shares of tokens, summed over each modality and the bridges from it."""
     total: dict[str, float] = {}
     for name, value in share.items():
-        total[source[name]] = total.get(source[name], 0.0) + value
+        source = Transfer.parse(name).source if ARROW in name else name
+        total[source] = total.get(source, 0.0) + value
     return total

@@ -49,6 +49,9 @@ class ReplayedAssessment:
     missing: tuple[str, ...]
     token_logit: Mapping[str, float]
     attention: Mapping[str, float]
+    contributions: Mapping[str, float]
+    conformal_set: tuple[str, ...] = ()
+    conformal_level: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,7 @@ class TableStudent:
             missing=tuple(m for m in self.modalities if m not in case.present),
             token_logit={m: logit / len(processed) for m in processed},
             attention={m: 1.0 / len(processed) for m in processed},
+            contributions={m: logit / len(processed) for m in processed},
         )
 
 

@@ -11,8 +11,10 @@ from agent.workflow.state import (
     CaseState,
     Charge,
     Explanation,
+    ModalityWeight,
     Plan,
 )
+from distill.contributions import by_source
 
 THRESHOLD = 0.5
 
@@ -30,8 +32,11 @@ def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
     g_co2e = sum((charge.g_co2e or 0.0 for charge in charges), 0.0)
     unmeasured = [f"{c.stage}: {c.reason}" for c in charges if c.energy_kwh is None]
     absent = [m for m in modalities if m not in state["present"]]
+    weighting = _weighting(view, state.get("quality", {}))
     lines = [
         *_probability_lines(state, view),
+        *_conformal_lines(view),
+        *_weight_lines(weighting),
         *_evidence_lines(state, view, absent),
         *_waiting_lines(state),
         f"Energy: {modelled:.4g} kWh modelled, {measured:.4g} kWh measured; together with the "
@@ -52,6 +57,9 @@ def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
         g_co2e=g_co2e,
         unmeasured=unmeasured,
         cautions=state.get("cautions", []),
+        conformal_set=view.conformal_set,
+        conformal_level=view.conformal_level,
+        weighting=weighting,
     )
 
 
@@ -74,6 +82,44 @@ def _token_lines(token_logit: Mapping[str, float]) -> list[str]:
         return []
     ordered = sorted(token_logit.items(), key=lambda item: (-abs(item[1]), item[0]))
     return ["Each token alone: " + ", ".join(f"{n} {v:+.2f}" for n, v in ordered) + " log-odds."]
+
+
+def _conformal_lines(view: AssessmentRecord) -> list[str]:
+    """Which classes the evidence leaves open; nothing where the model has no thresholds."""
+    if view.conformal_level is None:
+        return []
+    at = f"At the {100 * view.conformal_level:.0f} % level"
+    if not view.conformal_set:
+        return [f"{at} the case is unlike either class: look at it with particular care."]
+    if len(view.conformal_set) == 1:
+        return [f"{at} only {view.conformal_set[0]} is left."]
+    return [f"{at} the evidence does not decide between {' and '.join(view.conformal_set)}."]
+
+
+def _weighting(view: AssessmentRecord, quality: Mapping[str, float]) -> dict[str, ModalityWeight]:
+    attention = by_source(view.attention)
+    ordered = sorted(view.contributions.items(), key=lambda item: (-abs(item[1]), item[0]))
+    return {
+        name: ModalityWeight(
+            contribution_log_odds=value,
+            attention=attention.get(name, 0.0),
+            quality=quality.get(name),
+        )
+        for name, value in ordered
+    }
+
+
+def _weight_lines(weighting: Mapping[str, ModalityWeight]) -> list[str]:
+    if not weighting:
+        return []
+    told = []
+    for name, weight in weighting.items():
+        filled = "" if weight.quality is None else f", {100 * weight.quality:.0f} % filled in"
+        told.append(
+            f"{name} {weight.contribution_log_odds:+.2f} "
+            f"(attention {100 * weight.attention:.0f} %{filled})"
+        )
+    return [f"What each modality and its bridges add to the log-odds: {'; '.join(told)}."]
 
 
 def _evidence_lines(state: CaseState, view: AssessmentRecord, absent: list[str]) -> list[str]:

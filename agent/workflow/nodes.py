@@ -159,6 +159,9 @@ async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
         missing=list(scored.missing),
         token_logit={k: float(v) for k, v in scored.token_logit.items()},
         attention={k: float(v) for k, v in scored.attention.items()},
+        conformal_set=list(scored.conformal_set),
+        conformal_level=scored.conformal_level,
+        contributions={k: float(v) for k, v in scored.contributions.items()},
     )
     at = services.clock()
     carbon = CarbonView.model_validate(state["carbon"])

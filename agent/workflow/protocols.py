@@ -65,6 +65,18 @@ class Assessed(Protocol):
     def attention(self) -> Mapping[str, float]:
         """Share of attention that each token got."""
 
+    @property
+    def conformal_set(self) -> tuple[str, ...]:
+        """Names of the classes that cannot be ruled out at the level."""
+
+    @property
+    def conformal_level(self) -> float | None:
+        """The level; None where nothing is ever ruled out."""
+
+    @property
+    def contributions(self) -> Mapping[str, float]:
+        """By processed modality: log-odds with it minus those without it and its bridges."""
+
 
 @runtime_checkable
 class Student(Protocol):

@@ -69,7 +69,12 @@ class CarbonView(Record):
 
 
 class AssessmentRecord(Record):
-    """The student's view of the case with the evidence gathered so far."""
+    """The student's view of the case with the evidence gathered so far.
+
+    ``conformal_set`` names the classes that cannot be ruled out at ``conformal_level``, and
+    ``contributions`` what leaving a modality out would take off the log-odds. Cases of earlier
+    versions lack all three; a level of None means that nothing is ruled out.
+    """
 
     probability: float = Field(ge=0, le=1)
     logit: float
@@ -78,6 +83,9 @@ class AssessmentRecord(Record):
     missing: list[str]
     token_logit: dict[str, float] = {}
     attention: dict[str, float] = {}
+    conformal_set: list[str] = []
+    conformal_level: float | None = None
+    contributions: dict[str, float] = {}
 
 
 class Option(Record):
@@ -150,8 +158,23 @@ class Charge(Record):
     g_co2e: float | None
 
 
+class ModalityWeight(Record):
+    """How much one processed modality counted for this patient, and how complete it was.
+
+    ``contribution_log_odds`` is exact: the change that leaving the modality and its bridges out
+    would undo. ``attention`` is where the student looked, which need not be what moved it.
+    """
+
+    contribution_log_odds: float
+    attention: float
+    quality: float | None
+
+
 class Explanation(Record):
-    """Deterministic text and figures for the person who decides."""
+    """Deterministic text and figures for the person who decides.
+
+    ``contributions`` is what each token says alone, ``weighting`` what each modality counted for.
+    """
 
     suggestion: Literal["negative", "positive"]
     probability: float
@@ -164,6 +187,9 @@ class Explanation(Record):
     g_co2e: float
     unmeasured: list[str] = []
     cautions: list[str] = []
+    conformal_set: list[str] = []
+    conformal_level: float | None = None
+    weighting: dict[str, ModalityWeight] = {}
 
 
 class Decision(Record):

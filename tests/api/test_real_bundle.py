@@ -152,6 +152,13 @@ def test_review_with_a_decision_as_json(folder: Path, case_file: Path) -> None:
     assert facts["outcome"]["decision"]["reviewer"] == "reviewer-1"
     assert facts["events"][-1]["kind"] == "record"
     assert {c["energy_basis"] for c in facts["charges"]} <= {"measured", "modelled"}
+    explanation = facts["explanation"]
+    assert explanation["conformal_level"] == 0.9
+    assert set(explanation["conformal_set"]) <= set(facts["classes"].values())
+    assert any(line.startswith("At the 90 % level") for line in explanation["lines"])
+    last = [e["data"] for e in facts["events"] if e["kind"] == "assessment"][-1]
+    assert set(last["contributions"]) == set(explanation["weighting"]) == set(last["processed"])
+    assert explanation["weighting"]["clinical"]["quality"] > 0
 
 
 def test_review_tells_of_unusual_values_and_charges_no_empty_modality(
