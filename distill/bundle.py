@@ -11,22 +11,40 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from distill.errors import BundleError
 
 FORMAT = 1
+Precision = Literal["fp32", "int8"]
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 EVIDENCE = "evidence.npz"
 STUDENT = "student.onnx"
+STUDENT_INT8 = "student.int8.onnx"
+GRAPHS: Mapping[Precision, str] = {"fp32": STUDENT, "int8": STUDENT_INT8}
 WEIGHTS = "weights.safetensors"
 PREPROCESS = "preprocess.json"
 CALIBRATION = "calibration.json"
 TRAINING_IDS = "training_ids.json"
 CARD = "card.md"
-FILES = (METRICS, EVIDENCE, STUDENT, WEIGHTS, PREPROCESS, CALIBRATION, TRAINING_IDS, CARD)
+NEEDED = (METRICS, EVIDENCE, STUDENT, WEIGHTS, PREPROCESS, CALIBRATION, TRAINING_IDS, CARD)
+"""What every bundle has; earlier versions wrote no int8 student."""
+FILES = (*NEEDED, STUDENT_INT8)
 HINT = "Train it again with 'greenboard train'."
+NO_SEAL = "0" * 64
+
+
+def known_precision(name: str) -> Precision:
+    """A student's precision by name.
+
+    Raises:
+        BundleError: if there is none of that name.
+    """
+    for precision in GRAPHS:
+        if name == precision:
+            return precision
+    raise BundleError(f"Unknown precision {name!r}; there are {', '.join(GRAPHS)}.")
 
 
 def sha256_of(path: Path) -> str:
@@ -75,14 +93,25 @@ def new_folder(out: Path) -> Iterator[Path]:
         _sync(building)
         building.chmod(0o755)
         if out.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-            os.replace(out, retired / out.name)
-            os.replace(building, out)
-            shutil.rmtree(retired)
+            _exchange(building, out)
         else:
             os.replace(building, out)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _exchange(building: Path, out: Path) -> None:
+    """Put the new folder in the old one's place; if that fails, the old one is back in it."""
+    retired = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    try:
+        os.replace(out, retired / out.name)
+        try:
+            os.replace(building, out)
+        except OSError:
+            os.replace(retired / out.name, out)
+            raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def check_target(out: Path) -> None:
@@ -111,7 +140,32 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> None:
         for path in sorted(folder.iterdir())
         if path.name != MANIFEST
     }
-    dump_json(folder / MANIFEST, {"format": FORMAT, **facts, "files": files})
+    path = folder / MANIFEST
+    dump_json(path, {"format": FORMAT, **facts, "files": files, "seal": NO_SEAL})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(NO_SEAL.encode(), _seal_of(content).encode()))
+
+
+def _seal_of(content: bytes) -> str:
+    """Sum of a manifest whose own sum is written as zeros."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _check_seal(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse a manifest that is not byte for byte as it was written.
+
+    Manifests without a sum are of earlier versions, which wrote no int8 student either.
+    """
+    found = manifest.get("seal")
+    if found is None and STUDENT_INT8 not in manifest["files"]:
+        return
+    content = path.read_bytes()
+    blank = content.replace(str(found).encode(), NO_SEAL.encode())
+    if found is None or _seal_of(blank) != found:
+        raise BundleError(
+            f"{path} is not as it was written (its own SHA-256 differs). Restore the bundle from "
+            f"a copy. {HINT}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +188,36 @@ class Bundle:
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise BundleError(f"{path / MANIFEST} is not of bundle format {FORMAT}. {HINT}")
         listed = manifest.get("files")
-        if not isinstance(listed, dict) or not set(FILES) <= set(listed):
+        if not isinstance(listed, dict) or not set(NEEDED) <= set(listed):
             raise BundleError(f"{path / MANIFEST} does not list all files of a bundle. {HINT}")
         for name, facts in listed.items():
             _check_file(path, str(name), facts)
+        _check_seal(path / MANIFEST, manifest)
         return cls(path=path, manifest=manifest)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The students that it holds."""
+        listed = self.manifest["files"]
+        return tuple(p for p in get_args(Precision) if GRAPHS[p] in listed)
+
+    @property
+    def served(self) -> Precision:
+        """The student that is served where nobody asks for another."""
+        return "int8" if self.manifest["student"].get("precision") == "int8" else "fp32"
+
+    def graph(self, precision: Precision) -> Path:
+        """The student's graph of one precision.
+
+        Raises:
+            BundleError: if the bundle has none.
+        """
+        if precision not in self.precisions:
+            raise BundleError(
+                f"The bundle at {self.path} has no {precision} student (an earlier version wrote "
+                f"it); it has {', '.join(self.precisions)}. {HINT}"
+            )
+        return self.file(GRAPHS[precision])
 
     def file(self, name: str) -> Path:
         """Path of one of its files."""

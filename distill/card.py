@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distill.parity import card_lines
+
 
 def _figure(card: Mapping[str, Any]) -> str:
     value, interval = card["value"], card["ci95"]
@@ -57,6 +59,7 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "",
         *_rows(metrics["teachers"]),
         "",
+        *card_lines(metrics["serving"]),
         "## Training",
         "",
         f"{training['seconds']:.0f} s; energy: {_energy(training)}.",

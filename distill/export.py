@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from jaxtyping import Bool, Float32
 
 from distill.errors import BundleError
 from distill.masks import everything_masks
+from distill.quantise import OPSET, finish_graph
 from distill.sampling import random_sets
+from distill.session import open_session
 from distill.student import Student
 
 PARITY_LIMIT = 1e-3
@@ -39,8 +40,14 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def export_onnx(model: Student, path: Path) -> None:
-    """Write the student with dynamic numbers of patients and of evidence sets."""
+def export_onnx(model: Student, path: Path, identity: str = "") -> None:
+    """Write the student with dynamic numbers of patients and of evidence sets.
+
+    Args:
+        model: the trained student.
+        path: file to write.
+        identity: SHA-256 of the weights file that belongs to it, kept in the graph.
+    """
     shape = model.shape
     x = torch.zeros(2, shape.inputs, shape.features)
     mask = torch.ones(2, 3, len(shape.tokens))
@@ -49,18 +56,9 @@ def export_onnx(model: Student, path: Path) -> None:
         torch.onnx.export(
             model.eval(), (x, mask), str(path), dynamo=True, verbose=False, external_data=False,
             input_names=["x", "mask"], output_names=["logit", "token_logit", "attention"],
-            dynamic_shapes={"x": {0: batch}, "mask": {0: batch, 1: sets}},
+            dynamic_shapes={"x": {0: batch}, "mask": {0: batch, 1: sets}}, opset_version=OPSET,
         )  # fmt: skip
-
-
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on one core."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        str(path), sess_options=options, providers=["CPUExecutionProvider"]
-    )
+    finish_graph(path, identity)
 
 
 def check_parity(

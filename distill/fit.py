@@ -14,6 +14,7 @@ from distill.batches import Batches
 from distill.bridge import bridge_loss
 from distill.config import TrainConfig
 from distill.crossfit import Folds, TeacherLattice, TrainingData, seed_for
+from distill.grid import on_grid
 from distill.loop import Draw, train_student
 from distill.losses import soft_cross_entropy
 from distill.preprocess import TablePreprocessor
@@ -30,11 +31,15 @@ SEED_SYNTHETIC, SEED_NET, SEED_STUDENT = 1, 2, 3
 
 @dataclass(frozen=True, kw_only=True)
 class FittedStudent:
-    """A student with the preprocessing that it was trained behind."""
+    """A student with the preprocessing that it was trained behind.
+
+    ``as_trained`` is the student before its matrices were rounded, to tell what that changed.
+    """
 
     model: Student
     preprocessors: tuple[TablePreprocessor, ...]
     times: TimeScaler | None = None
+    as_trained: Student | None = None
 
     @property
     def shape(self) -> StudentShape:
@@ -267,4 +272,6 @@ def fit_student(lattice: TeacherLattice, excluded: Folds) -> FittedStudent:
     seed = seed_for(config, SEED_STUDENT, excluded)
     control = lattice.attend(seed)
     model = train_student(batches, shape, config, seed, loss=student_loss, control=control)
-    return FittedStudent(model=model, preprocessors=preprocessors, times=times)
+    return FittedStudent(
+        model=on_grid(model), preprocessors=preprocessors, times=times, as_trained=model
+    )

@@ -12,16 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from jaxtyping import Bool, Float32, Float64
 from scipy.special import expit
 
-from distill.bundle import CALIBRATION, PREPROCESS, STUDENT, Bundle
+from distill.bundle import (
+    CALIBRATION,
+    PREPROCESS,
+    WEIGHTS,
+    Bundle,
+    Precision,
+    known_precision,
+    sha256_of,
+)
 from distill.calibrate import Calibration, disagreement
 from distill.cautions import NO_RANGES, cautions
 from distill.contributions import contributions, without_each
 from distill.errors import BundleError, FeatureError
 from distill.preprocess import TablePreprocessor
+from distill.session import Graph, open_student
 from distill.table import RawTable, TableSchema, raw_row, refuse_unknown
 from distill.temporal import TEMPORAL, TimeScaler, gaps_of
 from distill.transfers import BASE_MODALITY, Transfer
@@ -100,19 +108,35 @@ class StudentRuntime:
     transfers: tuple[Transfer, ...]
     preprocessors: tuple[TablePreprocessor, ...]
     calibration: Calibration
-    session: onnxruntime.InferenceSession
+    session: Graph
     n_features: int
     times: TimeScaler | None = None
+    precision: Precision = "fp32"
 
     @classmethod
-    def open(cls, path: Path) -> StudentRuntime:
+    def open(cls, path: Path, *, precision: str | None = None) -> StudentRuntime:
         """Verify the bundle and load its student.
 
+        Args:
+            path: the bundle's folder.
+            precision: ``fp32`` or ``int8``; by default the one that its training chose.
+
         Raises:
-            BundleError: if the bundle is incomplete, altered or not readable.
+            BundleError: if the bundle is incomplete, altered or not readable, or has no student
+                of that precision.
         """
         bundle = Bundle.open(Path(path))
-        facts = bundle.manifest
+        wanted = bundle.served if precision is None else known_precision(precision)
+        return cls.of(bundle, wanted)
+
+    @classmethod
+    def of(cls, bundle: Bundle, precision: Precision) -> StudentRuntime:
+        """Load a student of a bundle whose files were verified, or written a moment ago.
+
+        Raises:
+            BundleError: if the bundle is not readable, or has no student of that precision.
+        """
+        facts, path = bundle.manifest, bundle.path
         try:
             modalities = tuple(str(m) for m in facts["modalities"])
             transfers = tuple(Transfer.parse(name) for name in facts["transfers"])
@@ -128,9 +152,10 @@ class StudentRuntime:
             transfers=transfers,
             preprocessors=preprocessors,
             calibration=Calibration.from_json(bundle.json(CALIBRATION)),
-            session=_session(bundle.file(STUDENT)),
+            session=open_student(bundle.graph(precision), sha256_of(bundle.file(WEIGHTS))),
             n_features=n_features,
             times=None if times is None else TimeScaler.from_json(times),
+            precision=precision,
         )
 
     @property
@@ -359,16 +384,3 @@ class StudentRuntime:
                 logit[start + i] = raw[i] / self.calibration.of_masks(masks[i])
                 spread[start + i] = disagreement(token[i : i + 1], masks[i])[0]
         return Scores(logit=logit, disagreement=spread)
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # One core a case: a service runs many cases side by side, each of them tiny.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    try:
-        return onnxruntime.InferenceSession(
-            str(path), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except (RuntimeError, ValueError) as error:
-        raise BundleError(f"{path} is not a usable ONNX model: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +16,18 @@ from jaxtyping import Bool, Float32, Float64
 from safetensors.torch import save_file
 
 from distill import bundle as files
+from distill.bundle import Bundle
 from distill.card import model_card
 from distill.cohort import Cohort
 from distill.config import TrainConfig
 from distill.errors import TrainingError
 from distill.evidence import EvidenceTable
 from distill.export import check_parity, export_onnx, median_latency_s
+from distill.grid import TorchGraph
 from distill.masks import everything_masks
+from distill.parity import Everywhere, answers, choose, compare
+from distill.quantise import graph_facts, write_int8
+from distill.runtime import StudentRuntime
 from distill.student import count_parameters
 from distill.temporal import TEMPORAL
 from distill.train import Progress, Trained, fit, no_progress
@@ -114,7 +120,6 @@ def _facts(trained: Trained, created: datetime) -> dict[str, Any]:
         "student": {
             "features": shape.features,
             "parameters": count_parameters(trained.student.model),
-            "precision": "float32",
         },
     }
 
@@ -123,15 +128,55 @@ def _write_student(
     trained: Trained, folder: Path, x: Float32[np.ndarray, "patients inputs features"],
     present: Bool[np.ndarray, "patients modalities"],
 ) -> dict[str, float]:  # fmt: skip
-    model, shape = trained.student.model, trained.student.shape
+    model = trained.student.model
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / files.WEIGHTS)
-    export_onnx(model, folder / files.STUDENT)
+    export_onnx(model, folder / files.STUDENT, files.sha256_of(folder / files.WEIGHTS))
+    write_int8(folder / files.STUDENT, folder / files.STUDENT_INT8)
     rng = np.random.default_rng(trained.config.seed)
     some = np.sort(rng.permutation(len(x))[:PARITY_PATIENTS])
     worst = check_parity(model, folder / files.STUDENT, x[some], present[some], rng)
+    return {"onnx_parity_max_logit_difference": worst}
+
+
+def _serving(
+    trained: Trained, folder: Path, facts: Mapping[str, Any],
+    x: Float32[np.ndarray, "patients inputs features"],
+) -> dict[str, Any]:  # fmt: skip
+    """Compare the int8 student with the float32 one on all patients, and choose what is served.
+
+    Needs everything in the folder that a runtime reads.
+    """
+    present, sets = trained.data.present(), trained.sets
+    written = Bundle(
+        path=folder, manifest={**facts, "files": dict.fromkeys(p.name for p in folder.iterdir())}
+    )
+
+    def everywhere(runtime: StudentRuntime) -> Everywhere:
+        return answers(runtime, x, present, sets)
+
+    fp32 = StudentRuntime.of(written, "fp32")
+    reference = everywhere(fp32)
+    parity = compare(reference, everywhere(StudentRuntime.of(written, "int8")))
+    rounding = None
+    if trained.student.as_trained is not None:
+        unrounded = replace(fp32, session=TorchGraph(trained.student.as_trained))
+        rounding = compare(everywhere(unrounded), reference).to_json()
+    precision, reason = choose(parity)
+    return {
+        "precision": precision,
+        "reason": reason,
+        "parity_int8": parity.to_json(),
+        "rounding": rounding,
+        "graphs": {p: dict(graph_facts(written.graph(p))) for p in written.precisions},
+    }
+
+
+def _latency_ms(
+    trained: Trained, graph: Path, x: Float32[np.ndarray, "patients inputs features"]
+) -> float:
+    shape, present = trained.student.model.shape, trained.data.present()
     everything = everything_masks(present[:1], shape.modalities, shape.transfers)
-    latency = median_latency_s(folder / files.STUDENT, x, everything[:, None])
-    return {"onnx_parity_max_logit_difference": worst, "inference_ms": 1e3 * latency}
+    return 1e3 * median_latency_s(graph, x, everything[:, None])
 
 
 def write_bundle(
@@ -172,13 +217,7 @@ def write_bundle(
     x = student.features(data)
     with files.new_folder(out) as folder:
         checks = _write_student(trained, folder, x, data.present())
-        metrics = {
-            "format": 1, "cohort": facts["cohort"], "synthetic": facts["synthetic"],
-            "n": facts["n_patients"], **trained.metrics, **checks,
-            "training": dict(training or unmeasured_training(trained.seconds)),
-        }  # fmt: skip
         table.save(folder / files.EVIDENCE)
-        files.dump_json(folder / files.METRICS, metrics)
         files.dump_json(folder / files.PREPROCESS, {
             "modalities": {
                 m: p.to_json() for m, p in zip(data.modalities, student.preprocessors)
@@ -192,6 +231,16 @@ def write_bundle(
         ids = sorted(files.hash_case_id(case) for case in trained.cohort.case_id)
         files.dump_json(folder / files.TRAINING_IDS, {"sha256": ids})
         facts["version"] = _version(folder)
+        serving = _serving(trained, folder, facts, x)
+        facts["student"] |= {"precision": serving["precision"], "reason": serving["reason"]}
+        served = folder / files.GRAPHS[serving["precision"]]
+        metrics = {
+            "format": 1, "cohort": facts["cohort"], "synthetic": facts["synthetic"],
+            "n": facts["n_patients"], **trained.metrics, **checks,
+            "inference_ms": _latency_ms(trained, served, x), "serving": serving,
+            "training": dict(training or unmeasured_training(trained.seconds)),
+        }  # fmt: skip
+        files.dump_json(folder / files.METRICS, metrics)
         (folder / files.CARD).write_text(model_card(facts, metrics), encoding="utf-8")
         files.seal(folder, facts)
     return out
