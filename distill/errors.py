@@ -15,6 +15,10 @@ class TrainingError(DistillError, ValueError):
     """Training cannot go on: too few patients, one class in a fold, nothing to learn from."""
 
 
+class BudgetSpentError(DistillError, RuntimeError):
+    """A run's carbon budget does not reach any further; what was finished by then is kept."""
+
+
 class BundleError(DistillError, ValueError):
     """A bundle that is incomplete, altered, or not made for what was asked of it."""
 

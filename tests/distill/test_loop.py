@@ -34,7 +34,7 @@ def make_batches(rows: int = 40, synthetic: int = 30) -> Batches:
         label=label,
         teacher=torch.from_numpy(rng.random((rows, 3)).astype(np.float32)),
         latent=torch.from_numpy(rng.standard_normal((rows, 3, 4)).astype(np.float32)),
-        **({"labelled": torch.ones(rows)} if "labelled" in Batches.__dataclass_fields__ else {}),
+        labelled=torch.ones(rows),
         synthetic_x=torch.from_numpy(rng.standard_normal((synthetic, 3, 5)).astype(np.float32)),
         synthetic_logit=torch.from_numpy(rng.standard_normal((synthetic, 3)).astype(np.float32)),
         prior=0.1,
