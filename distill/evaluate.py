@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float32
 
 from distill.bundle import TRAINING_IDS, hash_case_id
 from distill.calibrate import lacking
 from distill.cohort import Cohort
+from distill.coverage import conformal_sets
 from distill.errors import FeatureError
 from distill.figures import student_figures
 from distill.masks import everything_masks, set_masks, single_masks
@@ -77,14 +79,6 @@ def evaluate_bundle(runtime: StudentRuntime, cohort: Cohort, *, seed: int = 0) -
     for j, name in enumerate(modalities):
         if name in tables:
             present[:, j] = tables[name][1]
-    x = runtime.features(tables, n, runtime.gaps(cohort.temporal, n))
-    sets = EvidenceSets.enumerate(runtime.transfers)
-    masks = np.concatenate([
-        set_masks(sets, modalities), single_masks(modalities, runtime.transfers)
-    ])  # fmt: skip
-    logit = runtime.score(x, masks[None]).logit
-    logit[lacking(masks, present)] = np.nan
-    everything = everything_masks(present, modalities, runtime.transfers)
     known = set(runtime.bundle.json(TRAINING_IDS)["sha256"])
     seen = sum(hash_case_id(case) in known for case in cohort.case_id)
     if seen:
@@ -92,7 +86,7 @@ def evaluate_bundle(runtime: StudentRuntime, cohort: Cohort, *, seed: int = 0) -
             f"{seen} of {n} case ids were in training: figures are too good if these are the "
             "same patients"
         )
-    k = len(sets.bits)
+    x = runtime.features(tables, n, runtime.gaps(cohort.temporal, n))
     return {
         "cohort": cohort.name,
         "synthetic": cohort.synthetic,
@@ -100,9 +94,33 @@ def evaluate_bundle(runtime: StudentRuntime, cohort: Cohort, *, seed: int = 0) -
         "n": n,
         "seen_in_training": seen,
         "notes": notes,
-        **student_figures(
-            cohort.label, sets=sets, modalities=modalities,
-            full=runtime.score(x, everything[:, None]).logit[:, 0],
-            evidence=logit[:, :k], single=logit[:, k:], seed=seed, group=cohort.named_group,
-        ),
-    }  # fmt: skip
+        **_figures(runtime, cohort, x, present, seed),
+    }
+
+
+def _figures(
+    runtime: StudentRuntime,
+    cohort: Cohort,
+    x: Float32[np.ndarray, "patients modalities features"],
+    present: Bool[np.ndarray, "patients modalities"],
+    seed: int,
+) -> dict[str, Any]:
+    modalities = runtime.modalities
+    sets = EvidenceSets.enumerate(runtime.transfers)
+    masks = np.concatenate([
+        set_masks(sets, modalities), single_masks(modalities, runtime.transfers)
+    ])  # fmt: skip
+    logit = runtime.score(x, masks[None]).logit
+    logit[lacking(masks, present)] = np.nan
+    everything = everything_masks(present, modalities, runtime.transfers)
+    full = runtime.score(x, everything[:, None]).logit[:, 0]
+    evidence, single = np.split(logit, [len(sets.bits)], axis=1)
+    # One calibration for everybody: no fold of this cohort was in training.
+    inside = conformal_sets(
+        {0: runtime.calibration}, np.zeros(cohort.n_patients, dtype=np.int64), present, sets=sets,
+        modalities=modalities, full=full, evidence=evidence, single=single,
+    )  # fmt: skip
+    return student_figures(
+        cohort.label, sets=sets, modalities=modalities, full=full, evidence=evidence,
+        single=single, seed=seed, group=cohort.named_group, inside=inside,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int, Shaped
+from jaxtyping import Bool, Float64, Int, Shaped
 from scipy.special import expit
 from scipy.stats import rankdata
 
@@ -239,27 +239,38 @@ def cluster_bootstrap(
     return float(low), float(high)
 
 
-def mean_over_hospitals(
-    value: Float64[np.ndarray, " n"],
+def means_over_hospitals(
+    value: Float64[np.ndarray, "n figures"],
+    counted: Bool[np.ndarray, "n figures"],
     group: Shaped[np.ndarray, " n"] | None,
     rng: np.random.Generator,
-    resamples: int = 1000,
-) -> Figure:
-    """A mean over patients with an interval that draws whole hospitals with replacement.
+    resamples: int = 400,
+) -> list[Figure]:
+    """Means over patients with intervals that draw whole hospitals with replacement.
 
     Args:
-        value: one figure per patient, of another kind than the AUC: it adds up.
+        value: a column a figure.
+        counted: which patients each mean is over.
         group: hospital of each patient; None where the cohort names none: patients are drawn.
-        rng: source of randomness.
+        rng: source of randomness; all figures share the draws.
         resamples: number of draws.
     """
-    n = int(value.size)
-    if not n:
-        return Figure(value=None, ci95=None, n=0, reason="no patients")
-    unit = np.arange(n) if group is None else group
-    _, back = np.unique(unit, return_inverse=True)
-    count = np.bincount(back).astype(np.float64)
-    total = np.bincount(back, weights=value)
-    times = rng.multinomial(count.size, np.full(count.size, 1.0 / count.size), size=resamples)
-    low, high = np.quantile((times @ total) / (times @ count), [0.025, 0.975])
-    return Figure(value=float(value.mean()), ci95=(float(low), float(high)), n=n)
+    n = value.shape[0]
+    _, back = np.unique(np.arange(n) if group is None else group, return_inverse=True)
+    units = int(back.max()) + 1 if n else 1
+    count, total = np.zeros((units, value.shape[1])), np.zeros((units, value.shape[1]))
+    np.add.at(count, back, counted)
+    np.add.at(total, back, np.where(counted, value, 0.0))
+    times = rng.multinomial(units, np.full(units, 1.0 / units), size=resamples)
+    drawn = times @ count
+    mean = np.divide(times @ total, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
+    figures = []
+    for j in range(value.shape[1]):
+        size = int(counted[:, j].sum())
+        if not size:
+            figures.append(Figure(value=None, ci95=None, n=0, reason="no patients"))
+            continue
+        low, high = np.nanquantile(mean[:, j], [0.025, 0.975])
+        centre = float(total[:, j].sum() / size)
+        figures.append(Figure(value=centre, ci95=(float(low), float(high)), n=size))
+    return figures

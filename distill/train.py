@@ -23,6 +23,7 @@ from distill.calibrate import (
 from distill.cohort import Cohort
 from distill.cohort_folds import with_folds
 from distill.config import TrainConfig
+from distill.coverage import conformal_sets
 from distill.crossfit import (
     Folds,
     ModalityRows,
@@ -59,6 +60,7 @@ class OutOfFold:
         disagreement: between the tokens of each set, NaN likewise.
         single: per modality alone, NaN where the patient lacks it.
         teacher: calibrated log-odds of each modality's teacher (privileged ones too).
+        calibration: of each fold; what makes sets of classes of its patients' log-odds.
     """
 
     full: Float64[np.ndarray, " patients"]
@@ -66,6 +68,7 @@ class OutOfFold:
     disagreement: Float64[np.ndarray, "patients sets"]
     single: Float64[np.ndarray, "patients modalities"]
     teacher: Mapping[str, Float64[np.ndarray, " patients"]]
+    calibration: Mapping[int, Calibration]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,7 @@ class FoldScores:
     logit: Float64[np.ndarray, "rows masks"]
     disagreement: Float64[np.ndarray, "rows masks"]
     full: Float64[np.ndarray, " rows"]
+    calibration: Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,18 +230,19 @@ class Trainer:
         ])  # fmt: skip
         k = len(self.sets.bits)
         logit, spread = np.full((n, len(masks)), np.nan), np.full((n, k), np.nan)
-        full = np.full(n, np.nan)
+        full, calibration = np.full(n, np.nan), {}
         for f in data.folds:
             rows = np.flatnonzero(data.fold == f)
             scored = self.score_fold(f, masks)
             logit[rows], full[rows] = scored.logit, scored.full
-            spread[rows] = scored.disagreement[:, :k]
+            spread[rows], calibration[f] = scored.disagreement[:, :k], scored.calibration
         absent = lacking(masks, data.present())
         logit[absent] = np.nan
         spread[absent[:, :k]] = np.nan
         return OutOfFold(
             full=full, evidence=logit[:, :k], disagreement=spread, single=logit[:, k:],
             teacher={m: self._teacher_logits(m) for m in (*data.modalities, *data.privileged)},
+            calibration=calibration,
         )  # fmt: skip
 
     def score_fold(self, fold: int, masks: Float32[np.ndarray, "masks tokens"]) -> FoldScores:
@@ -257,6 +262,7 @@ class Trainer:
             logit=logit / calibration.of_masks(masks),
             disagreement=disagreement(token, masks),
             full=full / calibration.of_masks(everything),
+            calibration=calibration,
         )
 
     def _teacher_logits(self, modality: str) -> Float64[np.ndarray, " patients"]:
@@ -339,9 +345,13 @@ def _metrics(
     seed: int,
     group: tuple[str, ...] | None,
 ) -> dict[str, Any]:
+    inside = conformal_sets(
+        scores.calibration, data.fold, data.present(), sets=sets, modalities=data.modalities,
+        full=scores.full, evidence=scores.evidence, single=scores.single,
+    )  # fmt: skip
     figures = student_figures(
         data.label, sets=sets, modalities=data.modalities, full=scores.full,
-        evidence=scores.evidence, single=scores.single, seed=seed, group=group,
+        evidence=scores.evidence, single=scores.single, seed=seed, group=group, inside=inside,
     )  # fmt: skip
     compared = cards(data.label, baselines, seed + 3)
     return {
