@@ -35,7 +35,8 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         f"# Student of cohort {facts['cohort']}",
         "",
         f"Tells {positive} from {negative}. Research use only: it recommends, a person signs.",
-        f"Trained on {facts['n_patients']} {source} of {facts['n_hospitals']} hospitals; "
+        f"Trained on {facts['n_patients']} {source} of {facts['n_hospitals']} hospitals"
+        f"{_labels(facts)}; "
         f"version {facts['version']}, seed {facts['seed']}, "
         f"{facts['student']['parameters']} parameters.",
         "",
@@ -72,6 +73,16 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "- A patient with clinical data only is scored, with the little that they tell.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _labels(facts: Mapping[str, Any]) -> str:
+    used, everyone = facts["n_labels"], facts["n_patients"]
+    if used == everyone:
+        return ", all of them labelled"
+    return (
+        f" with {used} labels: the other {everyone - used} were labelled by teachers fitted on "
+        "those, and their own labels serve only to score held-out hospitals"
+    )
 
 
 def _energy(training: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ class TrainConfig:
 
     Attributes:
         seed: the only source of randomness.
+        labels: how many labels to keep, the other patients being unlabelled; None: all.
         threads: cores for the forests; 0: two, or the one there is.
         torch_threads: cores for torch; the student's tensors are too small to gain from two.
             Part of what a repeatable run has to keep.
@@ -55,6 +56,7 @@ class TrainConfig:
     """
 
     seed: int = 0
+    labels: int | None = None
     threads: int = 0
     torch_threads: int = 1
     screen_to: int = 64
@@ -86,6 +88,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise TrainingError(f"threads is {self.threads}; use 1 or more (0: two, or fewer).")
+        if self.labels is not None and self.labels < 1:
+            raise TrainingError(f"labels is {self.labels}; keep 1 or more (None: all of them).")
         if self.token % self.heads:
             raise TrainingError(f"token ({self.token}) must be a multiple of heads ({self.heads}).")
         if not 0 <= self.soft_share <= 1 or not 0 < self.swap_rate < 1:

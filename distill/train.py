@@ -36,6 +36,7 @@ from distill.errors import TrainingError
 from distill.figures import best_by_auc, cards, student_figures
 from distill.fit import FittedStudent, fit_student
 from distill.masks import everything_masks, set_masks, single_masks
+from distill.semi import check_labels, keep_labels
 from distill.table import raw_table, schema_of
 from distill.teacher import MIN_ROWS, prior_logit, summed_logit
 from distill.temporal import TEMPORAL, gaps_of
@@ -164,6 +165,7 @@ class Trainer:
         self.lattice = TeacherLattice(data=self.data, config=self.config, on_fit=self._step)
         self.sets = EvidenceSets.enumerate(all_transfers(self.data.modalities))
         self._students: dict[Folds, FittedStudent] = {}
+        check_labels(self.data, sorted(self._unseen()[1], key=len, reverse=True))
         self._finished, self._total = 0, self._count()
 
     def _calibration_groups(self, excluded: Folds) -> tuple[Folds, ...]:
@@ -178,8 +180,8 @@ class Trainer:
         first = next((g for g in groups if at < len(order) and order[at] in g), groups[0])
         return (first, *(g for g in groups if g != first))[:n]
 
-    def _count(self) -> int:
-        """Number of fits to come: teachers, students and baselines."""
+    def _unseen(self) -> tuple[set[Folds], set[Folds]]:
+        """The sets of folds that students, and that teachers, are fitted without."""
         folds = self.data.folds
         students = {EMPTY} | {frozenset({f}) for f in folds}
         for f in folds:
@@ -187,6 +189,12 @@ class Trainer:
         teachers = set(students)
         for e in students:
             teachers |= {e | g for g in inner_groups(set(folds) - e)}
+        return students, teachers
+
+    def _count(self) -> int:
+        """Number of fits to come: teachers, students and baselines."""
+        students, teachers = self._unseen()
+        folds = self.data.folds
         names = len(self.data.modalities) + len(self.data.privileged)
         fusions = 2 if self.config.boosted_baselines else 1
         baselines = len(folds) * (len(self.data.modalities) + fusions)
@@ -298,7 +306,7 @@ def fit(cohort: Cohort, config: TrainConfig, progress: Progress = no_progress) -
     start = time.monotonic()
     torch.set_num_threads(config.torch_threads)
     cohort = with_folds(cohort, seed=config.seed)
-    data = usable(training_data(cohort))
+    data = usable(keep_labels(training_data(cohort), config.labels, config.seed))
     trainer = Trainer(data=data, config=config, progress=progress)
     scores = trainer.out_of_fold()
     baselines = trainer.baselines()

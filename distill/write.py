@@ -112,6 +112,7 @@ def _facts(trained: Trained, created: datetime) -> dict[str, Any]:
         "n_patients": cohort.n_patients,
         "n_hospitals": len(set(cohort.group)),
         "label": {"negative": label.negative, "positive": label.positive},
+        "n_labels": int(trained.data.labelled.sum()),
         "modalities": list(shape.modalities),
         "privileged": list(trained.data.privileged),
         "transfers": [t.name for t in shape.transfers],
@@ -236,7 +237,7 @@ def write_bundle(
         served = folder / files.GRAPHS[serving["precision"]]
         metrics = {
             "format": 1, "cohort": facts["cohort"], "synthetic": facts["synthetic"],
-            "n": facts["n_patients"], **trained.metrics, **checks,
+            "n": facts["n_patients"], "n_labels": facts["n_labels"], **trained.metrics, **checks,
             "inference_ms": _latency_ms(trained, served, x), "serving": serving,
             "training": dict(training or unmeasured_training(trained.seconds)),
         }  # fmt: skip

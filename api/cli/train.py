@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,10 @@ from api.cli.waiting import (
     waiting_line,
 )
 
-SHOWN = ("cohort", "synthetic", "n", "full", "single", "baselines", "best_baseline", "training")
+SHOWN = (
+    "cohort", "synthetic", "n", "n_labels", "full", "single", "baselines", "best_baseline",
+    "training",
+)  # fmt: skip
 
 
 def train(
@@ -34,6 +38,12 @@ def train(
     out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle is replaced.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bundle.")] = 0,
     preset: Annotated[str, typer.Option(help="default, or quick for demonstrations.")] = "default",
+    labels: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Labels to keep; the other patients teach unlabelled. Default: all."
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Cores; 0: two, or the one there is.")] = 0,
     trace: Annotated[
         Path | None,
@@ -59,6 +69,8 @@ def train(
 
       greenboard train --cohort ../shared/data/tcga_nsclc --out bundle --seed 1 --json
 
+      greenboard train --cohort cohort --out bundle --labels 100
+
       greenboard train --cohort cohort --out bundle --grid neso --wait-for-clean --slack-h 12
     """
     from agent.build import build_bundle
@@ -73,7 +85,7 @@ def train(
     options = WaitOptions(
         wait=wait_for_clean, dry_run=dry_run, slack_h=slack_h, duration_h=duration_h
     )
-    config = TrainConfig.preset(preset, seed=seed, threads=threads)
+    config = replace(TrainConfig.preset(preset, seed=seed, threads=threads), labels=labels)
     # Training and hours of waiting shall not end in an error that can be known before.
     check_target(out)
     check_out_folder(out, replaced=True)
@@ -108,7 +120,8 @@ def _show(out: Path, metrics: dict[str, Any]) -> None:
     from api.cli.figures import auc_line
 
     source = "SYNTHETIC patients" if metrics["synthetic"] else "patients"
-    typer.echo(f"{metrics['cohort']}: {metrics['n']} {source}, out of fold by hospital")
+    kept = f" ({metrics['n_labels']} labels)" if metrics["n_labels"] < metrics["n"] else ""
+    typer.echo(f"{metrics['cohort']}: {metrics['n']} {source}{kept}, out of fold by hospital")
     typer.echo(auc_line("everything a patient has", metrics["full"]))
     for name, card in metrics["single"].items():
         typer.echo(auc_line(f"{name} alone", card))
