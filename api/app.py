@@ -70,6 +70,7 @@ def load_kit(settings: Settings) -> ReviewKit:
         monitor=monitor,
         policy=settings.policy,
         budget_g_co2e_per_day=settings.budget_g_co2e_per_day,
+        precision=settings.precision,
     )
 
 

@@ -147,6 +147,7 @@ class ModelOfCase(Out):
     synthetic: bool = Field(description="Trained on a synthetic cohort: for trying out only.")
     negative: str = Field(description="Name of the negative class.")
     positive: str = Field(description="Name of the positive class.")
+    precision: str = Field(description="Weights of the student that is served: fp32 or int8.")
 
 
 class CaseSummary(Out):

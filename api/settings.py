@@ -71,6 +71,7 @@ class Settings(BaseModel):
 
     Attributes:
         bundle: folder that ``greenboard train`` wrote.
+        precision: which of its students is served; by default the one that its training chose.
         state: folder of the databases; made if it is not there.
         policy: decides where a case names none: a name or a policy folder.
         cohort: cohort folder whose cases may be reviewed by their id.
@@ -102,6 +103,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bundle: Path
+    precision: Literal["fp32", "int8"] | None = None
     state: Path = Path("runs/serve")
     policy: str = DEFAULT_POLICY
     cohort: Path | None = None

@@ -24,6 +24,7 @@ def model_view(identity: BundleIdentity) -> ModelOfCase:
         synthetic=identity.synthetic,
         negative=identity.negative,
         positive=identity.positive,
+        precision=identity.precision,
     )
 
 

@@ -34,6 +34,7 @@ class BundleIdentity:
     version: str
     negative: str = "negative"
     positive: str = "positive"
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ def open_kit(
     seed: int = 0,
     config: SessionConfig | None = None,
     budget_g_co2e_per_day: float | None = None,
+    precision: str | None = None,
 ) -> ReviewKit:
     """Open a bundle.
 
@@ -35,13 +36,14 @@ def open_kit(
         seed: of policies that draw.
         config: session settings.
         budget_g_co2e_per_day: see :func:`agent.workflow.kit.assemble`.
+        precision: ``fp32`` or ``int8``; by default the student that the bundle's training chose.
 
     Raises:
-        BundleError: if the bundle is incomplete or altered.
+        BundleError: if the bundle is incomplete or altered, or has no student of that precision.
         PolicyError: if ``policy`` names nothing. One that is there but cannot be read is no error:
             the rule decides then, and each case says so.
     """
-    student = StudentRuntime.open(bundle)
+    student = StudentRuntime.open(bundle, precision=precision)
     evidence = EvidenceTable.load(student.bundle.file(EVIDENCE))
     if evidence.transfers != student.transfers or evidence.modalities != student.modalities:
         raise BundleError(
@@ -63,6 +65,7 @@ def open_kit(
             version=student.bundle_version,
             negative=negative,
             positive=positive,
+            precision=student.precision,
         ),
         student=student,
         monitor=monitor,

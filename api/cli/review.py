@@ -43,6 +43,9 @@ def review(
         str, typer.Option(help="Reason code, where the decision differs from the suggestion.")
     ] = "clinical_judgement",
     reviewer: Annotated[str | None, typer.Option(help="Name of the person who decides.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="The bundle's student: fp32 or int8. Default: its choice.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of policies that draw.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
@@ -74,7 +77,9 @@ def review(
             token_file=token_file,
         )
     )  # fmt: skip
-    kit = open_kit(bundle, monitor=monitor, policy=asked.policy or policy, seed=seed)
+    kit = open_kit(
+        bundle, monitor=monitor, policy=asked.policy or policy, seed=seed, precision=precision
+    )
     result = asyncio.run(_review(kit, asked, wanted))
     if as_json:
         typer.echo(json.dumps(_as_json(kit, result), indent=1, ensure_ascii=False))
@@ -132,6 +137,7 @@ def _as_json(kit: ReviewKit, result: RunResult) -> dict[str, Any]:
     return {
         "status": _status(result),
         "bundle_version": kit.identity.version,
+        "precision": kit.identity.precision,
         "synthetic": kit.identity.synthetic,
         "classes": {"negative": kit.identity.negative, "positive": kit.identity.positive},
         "explanation": result.values["explanation"],

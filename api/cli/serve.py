@@ -22,6 +22,10 @@ def serve(
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle that 'greenboard train' wrote.")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="The bundle's student to serve: fp32 or int8. Default: its own choice."),
+    ] = None,
     policy: Annotated[
         str | None, typer.Option(help="Who decides: a name, or a policy folder. Default: price.")
     ] = None,
@@ -98,6 +102,7 @@ def serve(
     settings = read_settings(
         {
             "bundle": bundle,
+            "precision": precision,
             "policy": policy,
             "state": state,
             "cohort": cohort,

@@ -29,16 +29,17 @@ from api.app import load_kit
 from api.auth import hash_key
 from api.cli.batch import batch
 from api.cli.review import review
-from api.errors import CommandError
+from api.errors import CommandError, SettingsError
 from api.examples import case_examples
 from api.inputs import cohort_features
 from api.schemas import CaseRequest
-from api.settings import Settings
+from api.settings import Settings, read_settings
 from carbon.intensity.build import GridConfig
 from carbon.monitor import build_monitor
 from distill.cohort import Cohort, read_cohort
 from distill.cohort_write import write_cohort
 from distill.config import TrainConfig
+from distill.errors import BundleError
 from distill.synthetic import SyntheticConfig, make_synthetic
 
 app = typer.Typer()
@@ -193,6 +194,27 @@ def test_review_refuses_bad_input(folder: Path, case_file: Path, tmp_path: Path)
     bad.write_text('{"features": {"clinical": {"age": [1]}}}')
     with pytest.raises(CommandError, match="features/clinical/age"):
         run(*given, bad)
+
+
+def test_the_student_of_either_precision_can_be_asked_for(folder: Path, case_file: Path) -> None:
+    given = ("review", "--bundle", folder / "bundle", "--case", case_file, *GRID, "--json")
+    answers = {
+        precision: json.loads(run(*given, *option).stdout)
+        for precision, option in (
+            ("fp32", ("--precision", "fp32")), ("int8", ("--precision", "int8")), ("default", ()),
+        )
+    }  # fmt: skip
+    assert [answers[p]["precision"] for p in ("fp32", "int8")] == ["fp32", "int8"]
+    assert answers["default"]["precision"] in answers
+    explanations = [answer["explanation"]["suggestion"] for answer in answers.values()]
+    assert len(set(explanations)) == 1
+    with pytest.raises(BundleError, match="Unknown precision 'int4'"):
+        run(*given, "--precision", "int4")
+    given_settings = {"bundle": folder / "bundle", "precision": "fp32", "source": "synthetic"}
+    settings = read_settings(given_settings)
+    assert load_kit(settings).identity.precision == "fp32"
+    with pytest.raises(SettingsError, match="Setting 'precision'"):
+        read_settings({"bundle": folder / "bundle", "precision": "int4"})
 
 
 def test_batch_is_whole_resumes_and_repeats(folder: Path, other: Cohort, tmp_path: Path) -> None:

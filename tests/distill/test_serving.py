@@ -224,17 +224,15 @@ def test_a_missing_truncated_or_foreign_int8_graph_is_refused(copy: Path, tmp_pa
     assert StudentRuntime.open(copy).precision == "int8"
 
 
-def test_a_graph_without_matrices_has_no_int8_form(tmp_path: Path):
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    onnx.save(
-        onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [out])),
-        tmp_path / "g.onnx",
-    )
-    with pytest.raises(BundleError, match="no matrix that could be stored as int8"):
-        write_int8(tmp_path / "g.onnx", tmp_path / "g8.onnx")
-    assert not (tmp_path / "g8.onnx").exists()
+def test_a_graph_without_large_matrices_stays_as_it_is(tmp_path: Path):
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 2])
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 2])
+    weight = onnx.numpy_helper.from_array(np.eye(2, dtype=np.float32), "w")
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [value], [out], [weight])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "g.onnx")
+    write_int8(tmp_path / "g.onnx", tmp_path / "g8.onnx")
+    assert graph_facts(tmp_path / "g8.onnx") == graph_facts(tmp_path / "g.onnx")
 
 
 def test_the_old_bundle_is_back_where_the_new_one_cannot_take_its_place(
