@@ -29,7 +29,8 @@ class TrainConfig:
             Part of what a repeatable run has to keep.
         screen_to: features kept per modality, chosen on training rows.
         screen_trees: extremely randomised trees that rank features.
-        boosting_rounds: trees of a boosted teacher.
+        boosting_rounds: trees of a boosted model.
+        boosters: boosted models whose mean is the boosted teacher.
         epochs: passes over the labelled training rows.
         batch: patients a step.
         sets_per_patient: random evidence sets drawn per patient and step.
@@ -62,6 +63,7 @@ class TrainConfig:
     screen_to: int = 64
     screen_trees: int = 200
     boosting_rounds: int = 150
+    boosters: int = 3
     epochs: int = 100
     batch: int = 128
     sets_per_patient: int = 4
@@ -99,6 +101,7 @@ class TrainConfig:
             "epochs",
             "batch",
             "screen_to",
+            "boosters",
             "sets_per_patient",
             "calibration_folds",
         ):
@@ -123,6 +126,6 @@ class TrainConfig:
         if name == "default":
             return base
         return replace(
-            base, screen_trees=60, boosting_rounds=60, epochs=25, sets_per_patient=3,
+            base, screen_trees=60, boosting_rounds=60, boosters=1, epochs=25, sets_per_patient=3,
             synthetic_rows=1000, calibration_folds=1, boosted_baselines=False,
         )  # fmt: skip

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64, Int, Int8, Int16
 from distill.config import TrainConfig
 from distill.errors import TrainingError
 from distill.loop import Attend, Unattended
+from distill.privileged import held_out_probability, softened
 from distill.table import RawTable
 from distill.teacher import CANDIDATES, Teacher, TeacherFit, choose, fit_teacher
 
@@ -128,6 +129,29 @@ class TeacherLattice:
         default_factory=dict
     )
 
+    _targets: dict[Folds, Float64[np.ndarray, " patients"]] = field(default_factory=dict)
+
+    def target(self, excluded: Folds) -> Float64[np.ndarray, " patients"]:
+        """What inference teachers are fitted on: labels softened by the privileged modalities.
+
+        NaN for rows outside the fit and for labels that are not kept; neither takes part.
+        """
+        if excluded not in self._targets:
+            data = self.data
+            seen = data.rows(excluded) & data.labelled
+            voices = np.full((data.label.size, len(data.privileged)), np.nan)
+            for j, name in enumerate(data.privileged):
+                table = data.tables[name]
+                inside = np.flatnonzero(seen[table.row])
+                rows = table.row[inside]
+                voices[rows, j] = held_out_probability(
+                    table.raw.take(inside), data.label[rows].astype(np.int64), data.fold[rows]
+                )
+            out = np.full(data.label.size, np.nan)
+            out[seen] = softened(data.label[seen].astype(np.float64), voices[seen])
+            self._targets[excluded] = out
+        return self._targets[excluded]
+
     def fit(self, modality: str, excluded: Folds) -> TeacherFit:
         """Candidates fitted on the labelled patients outside ``excluded`` who have the modality.
 
@@ -140,12 +164,14 @@ class TeacherLattice:
             everyone = np.flatnonzero(seen[table.row])
             inside = np.flatnonzero((seen & self.data.labelled)[table.row])
             names = (*self.data.modalities, *self.data.privileged)
+            hard = modality in self.data.privileged or not self.data.privileged
             self._fits[key] = fit_teacher(
                 modality,
                 table.raw.take(inside),
                 self.data.label[table.row[inside]].astype(np.int64),
                 self.config,
                 seed_for(self.config, 10 + names.index(modality), excluded),
+                target=None if hard else self.target(excluded)[table.row[inside]],
                 everyone=table.raw.take(everyone),
             )
             self.on_fit(f"teacher of {modality}")

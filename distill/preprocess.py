@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Float64, Int
 from scipy.special import ndtri
 
 from distill.errors import BundleError
+from distill.families import Family, families_of
 from distill.table import RawTable, TableSchema
 
 IDENTITY, LOG, SIGNED_LOG, QUANTILE = "identity", "log1p", "signed_log1p", "quantile"
@@ -64,6 +65,7 @@ class TablePreprocessor:
         burden: mean and scale of log1p(number of ones), for tables of 0/1 cells.
         selected: which of the encoded features are kept (see :attr:`encoded_names`).
         spans_known: whether the columns' spans are; bundles of earlier versions lack them.
+        families: gene families of 0/1 tables, a feature each; earlier versions lack them.
     """
 
     schema: TableSchema
@@ -72,12 +74,14 @@ class TablePreprocessor:
     burden: tuple[float, float] | None
     selected: tuple[int, ...]
     spans_known: bool = True
+    families: tuple[Family, ...] = ()
 
     @property
     def encoded_names(self) -> tuple[str, ...]:
         """Every feature before selection: numbers, words, derived."""
         names = [column.name for column in self.numbers]
         names += [f"{c.name}={word}" for c in self.texts for word in (*c.words, UNKNOWN)]
+        names += [family.feature for family in self.families]
         return (*names, BURDEN) if self.burden is not None else tuple(names)
 
     @property
@@ -91,6 +95,10 @@ class TablePreprocessor:
         """Which numeric columns have a part in the features that are kept."""
         kept = np.isin(np.arange(len(self.numbers)), self.selected)
         derived = self.burden is not None and len(self.encoded_names) - 1 in self.selected
+        first = len(self.numbers) + len(self._word_index())
+        for at, family in enumerate(self.families, start=first):
+            if at in self.selected:
+                kept[list(family.columns)] = True
         return np.asarray(kept | derived)
 
     @property
@@ -146,6 +154,9 @@ class TablePreprocessor:
                 known = self.texts[column].words
                 return np.array([cell not in known for cell in cells], dtype=np.float64)
             return np.asarray(cells == word, dtype=np.float64)
+        if i < len(words) + len(self.families):
+            scaled = self.families[i - len(words)].scaled(raw.numbers)
+            return np.asarray(np.clip(scaled, -CLIP, CLIP))
         mean, scale = self.burden or (0.0, 1.0)
         return np.asarray(np.clip((burden(raw.numbers) - mean) / scale, -CLIP, CLIP))
 
@@ -162,6 +173,7 @@ class TablePreprocessor:
             "selected": list(self.selected),
             # Beside the columns, so that a reader that does not know of it finds what it expects.
             "spans": [list(c.span) if c.span else None for c in self.numbers],
+            "families": [family.to_json() for family in self.families],
         }  # fmt: skip
 
     @classmethod
@@ -193,6 +205,7 @@ class TablePreprocessor:
                 burden=(float(scaling[0]), float(scaling[1])) if scaling else None,
                 selected=tuple(int(i) for i in data["selected"]),
                 spans_known=spans is not None,
+                families=tuple(Family.from_json(f) for f in data.get("families", [])),
             )
         except (KeyError, TypeError, IndexError) as error:
             raise BundleError(f"preprocess.json is not readable: {error}.") from error
@@ -265,7 +278,7 @@ def fit_preprocessor(raw: RawTable) -> TablePreprocessor:
     Text values need at least 1 % of the rows, and five patients, to get a feature of their own.
     """
     least = max(5, len(raw) // 100)
-    scaling = None
+    scaling, families = None, tuple[Family, ...]()
     numbers = tuple(
         _fit_number(name, raw.numbers[:, j]) for j, name in enumerate(raw.schema.numbers)
     )
@@ -275,6 +288,7 @@ def fit_preprocessor(raw: RawTable) -> TablePreprocessor:
         total = burden(raw.numbers)
         spread = float(total.std())
         scaling = (float(total.mean()), spread if spread > 1e-9 else 1.0)
+        families = families_of(raw.schema.numbers, raw.numbers)
     fitted = TablePreprocessor(
         schema=raw.schema,
         numbers=numbers,
@@ -283,5 +297,6 @@ def fit_preprocessor(raw: RawTable) -> TablePreprocessor:
         ),
         burden=scaling,
         selected=(),
+        families=families,
     )
     return fitted.select(range(len(fitted.encoded_names)))

@@ -1,18 +1,19 @@
 """Teachers: one supervised, calibrated, frozen model a modality.
 
-Each teacher is a logistic regression, boosted trees, or the mean of their log-odds, whichever
-predicts held-out hospitals of the training folds best. Features are screened on training rows.
+Each teacher is a logistic regression, bagged boosted trees, or the mean of their log-odds:
+whichever predicts held-out hospitals of the training folds best. Features are screened on training
+rows. Targets may be soft: privileged modalities say how much a patient is of a class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import lightgbm
 import numpy as np
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 from scipy.stats import rankdata
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
@@ -24,7 +25,13 @@ from distill.table import RawTable
 from distill.temperature import fit_temperature, log_loss
 
 LOGISTIC, BOOSTING, BLEND = "logistic", "boosting", "blend"
-CANDIDATES = (LOGISTIC, BOOSTING, BLEND)
+STRENGTHS = {"strong": 0.003, "medium": 0.02, "light": 0.2}
+"""Inverse penalties of the regressions: tables of ten and of hundreds of columns differ."""
+CANDIDATES = (
+    *(f"{LOGISTIC}_{name}" for name in STRENGTHS),
+    BOOSTING,
+    *(f"{BLEND}_{name}" for name in STRENGTHS),
+)
 MIN_ROWS = 20
 MIN_OF_A_CLASS = 5
 LOGIT_LIMIT = 8.0
@@ -54,19 +61,20 @@ class LogisticLearner:
 
 @dataclass(frozen=True, kw_only=True)
 class BoostingLearner:
-    """Gradient-boosted trees."""
+    """Gradient-boosted trees; the mean of several that differ in their seed."""
 
-    booster: Any
+    boosters: tuple[Any, ...]
 
     def logit(self, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
         """Log-odds of the positive class."""
-        z = self.booster.predict(features, raw_score=True, num_threads=1)
-        return np.clip(np.asarray(z, dtype=np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
+        each = [b.predict(features, raw_score=True, num_threads=1) for b in self.boosters]
+        z = np.mean(np.asarray(each, dtype=np.float64), axis=0)
+        return np.asarray(np.clip(z, -LOGIT_LIMIT, LOGIT_LIMIT))
 
 
 def _boost(
     features: Float32[np.ndarray, "rows features"],
-    label: Int[np.ndarray, " rows"],
+    target: Float[np.ndarray, " rows"],
     *,
     rounds: int,
     seed: int,
@@ -74,12 +82,12 @@ def _boost(
     # One thread: with hundreds of rows the threads would mostly wait for each other, and on a busy
     # machine they wait by spinning.
     params = {
-        "objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 10,
-        "feature_fraction": 0.4, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 1.0,
-        "max_bin": 63, "deterministic": True, "force_row_wise": True, "verbosity": -1,
-        "seed": seed, "num_threads": 1,
+        "objective": "cross_entropy", "learning_rate": 0.05, "num_leaves": 15,
+        "min_data_in_leaf": 10, "feature_fraction": 0.4, "bagging_fraction": 0.8,
+        "bagging_freq": 1, "lambda_l2": 1.0, "max_bin": 63, "deterministic": True,
+        "force_row_wise": True, "verbosity": -1, "seed": seed, "num_threads": 1,
     }  # fmt: skip
-    return lightgbm.train(params, lightgbm.Dataset(features, label=label), num_boost_round=rounds)
+    return lightgbm.train(params, lightgbm.Dataset(features, label=target), num_boost_round=rounds)
 
 
 def screen(
@@ -99,7 +107,8 @@ def screen(
         n_estimators=config.screen_trees, min_samples_leaf=3, max_features="sqrt",
         random_state=seed, n_jobs=config.n_threads,
     ).fit(features, label)  # fmt: skip
-    booster = _boost(features, label, rounds=max(20, config.boosting_rounds // 2), seed=seed)
+    hard = label.astype(np.float64)
+    booster = _boost(features, hard, rounds=max(20, config.boosting_rounds // 2), seed=seed)
     gain = booster.feature_importance(importance_type="gain")
     rank = rankdata(-forest.feature_importances_) + rankdata(-gain)
     best = np.argsort(rank, kind="stable")[: config.screen_to]
@@ -117,7 +126,8 @@ class TeacherFit:
         """Log-odds of every candidate."""
         features = self.preprocessor.transform(raw)
         out = {name: learner.logit(features) for name, learner in self.learners.items()}
-        out[BLEND] = np.mean(list(out.values()), axis=0)
+        for name in STRENGTHS:
+            out[f"{BLEND}_{name}"] = (out[f"{LOGISTIC}_{name}"] + out[BOOSTING]) / 2
         return out
 
 
@@ -167,6 +177,21 @@ def check_classes(modality: str, label: Int[np.ndarray, " rows"]) -> None:
         )
 
 
+def _regress(
+    features: Float32[np.ndarray, "rows features"], target: Float[np.ndarray, " rows"], c: float
+) -> LogisticLearner:
+    """Logistic regression on soft targets: each row is of both classes, by its target's weight."""
+    twice = np.concatenate([features, features])
+    label = np.repeat([1, 0], target.size)
+    weight = np.concatenate([target, 1 - target])
+    some = weight > 0
+    model = LogisticRegression(C=c, solver="newton-cholesky")
+    model.fit(twice[some], label[some], sample_weight=weight[some])
+    return LogisticLearner(
+        weights=model.coef_[0].astype(np.float64), intercept=float(model.intercept_[0])
+    )
+
+
 def fit_teacher(
     modality: str,
     raw: RawTable,
@@ -174,6 +199,7 @@ def fit_teacher(
     config: TrainConfig,
     seed: int,
     *,
+    target: Float64[np.ndarray, " rows"] | None = None,
     everyone: RawTable | None = None,
 ) -> TeacherFit:
     """Preprocess, screen and fit every candidate on these rows.
@@ -181,9 +207,10 @@ def fit_teacher(
     Args:
         modality: for messages.
         raw: labelled training rows.
-        label: their classes.
+        label: their classes; they screen the features.
         config: settings.
         seed: of the trees.
+        target: what the candidates are fitted on, 0 to 1; the labels if None.
         everyone: rows that preprocessing, which looks at no label, is fitted on; ``raw`` if None.
 
     Raises:
@@ -193,29 +220,26 @@ def fit_teacher(
     preprocessor = fit_preprocessor(raw if everyone is None else everyone)
     preprocessor = preprocessor.select(screen(preprocessor.transform(raw), label, config, seed))
     features = preprocessor.transform(raw)
-    logistic = LogisticRegression(C=0.1, solver="newton-cholesky").fit(features, label)
-    booster = _boost(features, label, rounds=config.boosting_rounds, seed=seed)
-    return TeacherFit(
-        preprocessor=preprocessor,
-        learners={
-            LOGISTIC: LogisticLearner(
-                weights=logistic.coef_[0].astype(np.float64),
-                intercept=float(logistic.intercept_[0]),
-            ),
-            BOOSTING: BoostingLearner(booster=booster),
-        },
+    aim = label.astype(np.float64) if target is None else target
+    learners: dict[str, Learner] = {
+        f"{LOGISTIC}_{name}": _regress(features, aim, c) for name, c in STRENGTHS.items()
+    }
+    learners[BOOSTING] = BoostingLearner(
+        boosters=tuple(
+            _boost(features, aim, rounds=config.boosting_rounds, seed=seed + i)
+            for i in range(config.boosters)
+        )
     )
+    return TeacherFit(preprocessor=preprocessor, learners=learners)
 
 
 def choose(
-    held_out: Mapping[str, Float64[np.ndarray, " rows"]],
-    label: Int[np.ndarray, " rows"],
-    candidates: Sequence[str] = CANDIDATES,
+    held_out: Mapping[str, Float64[np.ndarray, " rows"]], label: Int[np.ndarray, " rows"]
 ) -> tuple[str, float]:
     """Candidate with the least log-loss on held-out rows after scaling, and its temperature."""
     scored = []
-    for name in candidates:
-        temperature = fit_temperature(held_out[name], label)
-        scored.append((log_loss(held_out[name] / temperature, label), name, temperature))
+    for name, logit in held_out.items():
+        temperature = fit_temperature(logit, label)
+        scored.append((log_loss(logit / temperature, label), name, temperature))
     _, name, temperature = min(scored, key=lambda item: item[0])
     return name, temperature
