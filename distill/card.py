@@ -7,6 +7,9 @@ from typing import Any
 
 from distill.parity import card_lines
 
+SHOWN = 6
+"""Features of each modality in the card; ``metrics.json`` has more."""
+
 
 def _figure(card: Mapping[str, Any]) -> str:
     value, interval = card["value"], card["ci95"]
@@ -61,6 +64,8 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         *_rows(metrics["teachers"]),
         "",
         *card_lines(metrics["serving"]),
+        *_trust(metrics),
+        *_importance(metrics, positive),
         "## Training",
         "",
         f"{training['seconds']:.0f} s; energy: {_energy(training)}.",
@@ -83,6 +88,72 @@ def _labels(facts: Mapping[str, Any]) -> str:
         f" with {used} labels: the other {everyone - used} were labelled by teachers fitted on "
         "those, and their own labels serve only to score held-out hospitals"
     )
+
+
+def _trust(metrics: Mapping[str, Any]) -> list[str]:
+    """Calibration error beside what chance makes of it, and coverage of the conformal sets."""
+    full = metrics["full"]
+    worst = max(metrics["evidence"].values(), key=lambda card: card["ece"]["value"] or 0.0)
+    lines = [
+        "## Calibration and sets of classes, out of fold",
+        "",
+        f"Calibration error with everything {_figure(full['ece'])}; a perfectly calibrated model "
+        f"with these probabilities would show {_figure(full['ece_if_calibrated'])}. Worst of the "
+        f"{len(metrics['evidence'])} evidence sets: {_figure(worst['ece'])} (by chance "
+        f"{_figure(worst['ece_if_calibrated'])}).",
+        "",
+    ]
+    if "conformal" not in full:
+        return lines
+    shown = full["conformal"]
+    covered = [card["conformal"]["coverage"]["value"] for card in metrics["evidence"].values()]
+    known = [value for value in covered if value is not None]
+    lines += [
+        f"A set of classes is to hold the patient's own for {100 * shown['level']:.0f} % of the "
+        f"patients of each class. Held: {_figure(shown['coverage'])} (interval over hospitals); "
+        f"over the evidence sets {min(known):.3f} to {max(known):.3f}. One class is left for "
+        f"{_figure(shown['singletons'])} of the patients, both for {_figure(shown['undecided'])}.",
+        "",
+        _hospitals(shown["over_hospitals"]),
+        "",
+    ]
+    return lines
+
+
+def _hospitals(spread: Mapping[str, Any]) -> str:
+    promise = "The promise is an average over patients like these; it is none for one hospital."
+    if not spread["hospitals"]:
+        return f"{promise} Their spread is not known: {spread['reason']}."
+    return (
+        f"{promise} Over the {len(spread['hospitals'])} hospitals with ten patients or more it "
+        f"ran from {spread['min']:.2f} to {spread['max']:.2f} (median {spread['median']:.2f}); "
+        f"variance between them over that of chance: {_figure(spread['dispersion'])}, where chance "
+        "alone stays inside the interval."
+    )
+
+
+def _importance(metrics: Mapping[str, Any], positive: str) -> list[str]:
+    if "importance" not in metrics:
+        return []
+    lines = [
+        "## What moved the student most",
+        "",
+        "Integrated gradients of the served student over the training patients. These are "
+        "**associations that the student uses, not causes**; features that go together share or "
+        "swap their weight, and another seed may choose another of them. Effect: change of the "
+        f"log-odds of {positive} per standard deviation; interval: hospitals redrawn.",
+        "",
+        "| modality | feature | mean size, log-odds | effect per SD |",
+        "|---|---|---|---|",
+    ]
+    for modality, rows in metrics["importance"].items():
+        for row in rows[:SHOWN]:
+            value, (low, high) = row["effect_per_sd"]["value"], row["effect_per_sd"]["ci95"]
+            lines.append(
+                f"| {modality} | {row['feature'].replace('|', '/')} | "
+                f"{row['mean_abs_log_odds']:.3f} | {value:+.3f} [{low:+.3f}, {high:+.3f}] |"
+            )
+    return [*lines, ""]
 
 
 def _energy(training: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float32, Float64
 from scipy.special import expit
 
+from distill.attribution import feature_importance
 from distill.baselines import baseline_logits
 from distill.calibrate import (
     Calibration,
@@ -315,10 +316,14 @@ def fit(cohort: Cohort, config: TrainConfig, progress: Progress = no_progress) -
     metrics = _metrics(
         data, trainer.sets, scores, baselines, seed=config.seed, group=cohort.named_group
     )
+    importance = feature_importance(
+        student, calibration, data, cohort.named_group, seed=config.seed
+    )
     trainer.finish()
     return Trained(
         cohort=cohort, data=data, config=config, sets=trainer.sets, out_of_fold=scores,
-        baselines=baselines, student=student, calibration=calibration, metrics=metrics,
+        baselines=baselines, student=student, calibration=calibration,
+        metrics={**metrics, "importance": importance},
         teacher_choice={
             m: trainer.lattice.teacher(m, EMPTY)[0].choice
             for m in (*data.modalities, *data.privileged)
