@@ -10,8 +10,8 @@ from torch.nn import functional
 PACE = 8.0
 """What a parameter is multiplied by: the gates are few, and a step of the optimiser has to move
 them as far as their use asks for within one training."""
-START = -2.5
-"""Where the rates start, before softplus: a gap of the training median takes a tenth away."""
+START = -4.0
+"""Where the rates start, before softplus: a gap of the training median takes 3 % away."""
 
 
 class TimeGate(nn.Module):
@@ -20,7 +20,8 @@ class TimeGate(nn.Module):
     ``decay = sum over columns of a * gap + b * log(1 + gap)`` where the gap is known, and ``c``
     where it is not; ``a``, ``b`` and ``c`` are learned, not negative, one of each per token and
     column. So the gate is 1 at no gap, between 0 and 1 else, and monotone, and the data say which
-    tokens a column speaks of. A long gap makes a token's log-odds approach its resting value.
+    modalities a column speaks of: tokens are those of the modalities, and a bridge takes the gate
+    of the one that it starts from. A long gap makes a token's log-odds approach its resting value.
     """
 
     def __init__(self, tokens: int, columns: int, fixed: tuple[int, ...]) -> None:

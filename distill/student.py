@@ -169,7 +169,7 @@ class Student(nn.Module):
         self.gate: TimeGate | None = None
         if shape.times:
             # Clinical data are of the review itself; all else was acquired at some time.
-            self.gate = TimeGate(m + t, len(shape.times), (shape.modalities.index(BASE_MODALITY),))
+            self.gate = TimeGate(m, len(shape.times), (shape.modalities.index(BASE_MODALITY),))
 
     def encode(self, x: Float[Tensor, "batch inputs features"]) -> Encoded:
         """Everything that depends on the patient alone."""
@@ -186,9 +186,16 @@ class Student(nn.Module):
         # Rows that no patient has, such as synthetic ones, have no times: none is known.
         times = x[:, m, :columns] if x.shape[1] > m else x.new_zeros(x.shape[0], columns)
         decay = gate.decay(times)
-        logit = gate.settle(torch.cat([plain.branch_logit, plain.bridge_logit], dim=1), decay)
-        open_ = torch.exp(-decay[:, m:]).unsqueeze(-1)
-        return Encoded(plain.branch, logit[:, :m], plain.bridge_latent * open_, logit[:, m:], decay)
+        # A bridge is as old as what it starts from; it measures nothing of its target.
+        source = decay.index_select(1, self.bridges.source)
+        is_open = torch.exp(-source)
+        return Encoded(
+            plain.branch,
+            gate.settle(plain.branch_logit, decay),
+            plain.bridge_latent * is_open.unsqueeze(-1),
+            plain.bridge_logit * is_open,
+            torch.cat([decay, source], dim=1),
+        )
 
     def _attend(
         self,

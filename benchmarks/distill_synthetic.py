@@ -1,0 +1,339 @@
+"""Hold the student against the known optimum of the synthetic cohort, with and without the gate.
+
+    python benchmarks/distill_synthetic.py --out runs/distill_synthetic.json
+
+Every seed is another cohort of the same disease (2,000 patients, 30 hospitals) and other fresh
+patients of 160 hospitals that no training has seen. On them, for every evidence set, the AUC of
+the student is compared with that of the exact Bayes-optimal score of the same patients and
+modalities; sets with the same processed modalities share an optimum, and the worst of them counts.
+Beside it, for the same patients and modalities: late fusion (mean probability; logistic for
+clinical, histogram boosting else), strong late fusion (the teachers' log-odds summed), and the
+student without the time gate, with the gate on permuted times, and with the time as one more
+clinical feature. Intervals: t over the seeds, whose patients and hospitals are all different.
+With --out-of-fold N, for the first N seeds the cohort's own folds are scored as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import t as student_t
+
+from api.cli.atomic import write_json
+from distill.baselines import baseline_logits
+from distill.calibrate import lacking
+from distill.cohort import Cohort
+from distill.config import TrainConfig
+from distill.crossfit import TeacherLattice, TrainingData
+from distill.fit import FittedStudent, fit_student
+from distill.masks import everything_masks, set_masks, single_masks
+from distill.metrics import auc_value
+from distill.synthetic import DAYS, SyntheticConfig, make_synthetic
+from distill.synthetic_likelihood import Evidence, best_logit, evidence_of, where_present
+from distill.teacher import prior_logit, summed_logit
+from distill.train import training_data, usable
+from distill.transfers import BASE_MODALITY, EvidenceSets
+
+GATE, OFF, PERMUTED, FEATURE = "gate", "no_gate", "permuted_times", "time_as_clinical_feature"
+VARIANTS = (GATE, OFF, PERMUTED, FEATURE)
+LATE, STRONG = "late_fusion", "strong_late_fusion"
+FULL = "full"
+WITHIN = 0.02
+FRESH_SEED = 9000
+NOBODY: frozenset[int] = frozenset()
+Gaps = dict[str, float]
+"""Per mixture of processed modalities: AUC minus that of the optimum."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fresh:
+    """Patients that no training has seen, and what could be known of them at best."""
+
+    data: TrainingData
+    evidence: Evidence
+
+    @property
+    def label(self) -> np.ndarray:
+        """0 or 1 per patient."""
+        return self.data.label.astype(np.int64)
+
+
+def main() -> None:
+    """Parse arguments, run, write whole or not at all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--patients", type=int, default=2000)
+    parser.add_argument("--fresh", type=int, default=8000)
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--out-of-fold", type=int, default=0)
+    parser.add_argument("--preset", default="default")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = []
+    for i, seed in enumerate(int(s) for s in args.seeds.split(",")):
+        config = TrainConfig.preset(args.preset, seed=seed, threads=1)
+        runs.append(one_seed(config, args, out_of_fold=i < args.out_of_fold))
+        write_json(args.out, summary(runs, args))
+    print_table(summary(runs, args))
+
+
+def cohort_of(seed: int, patients: int, hospitals: int) -> Cohort:
+    """A draw of the synthetic disease; its truth is computed here, so none is simulated."""
+    config = SyntheticConfig(
+        n_patients=patients, seed=seed, n_hospitals=hospitals, n_simulated=1000
+    )
+    return make_synthetic(config)[0]
+
+
+def changed(cohort: Cohort, variant: str) -> Cohort:
+    """The cohort as a variant sees it; the optimum is always that of the true times."""
+    assert cohort.temporal is not None
+    if variant == PERMUTED:
+        rng = np.random.default_rng(cohort.n_patients)
+        order = rng.permutation(cohort.n_patients)
+        days = cohort.temporal.set_axis(cohort.temporal.index)
+        return replace(cohort, temporal=days.assign(**{DAYS: days[DAYS].to_numpy()[order]}))
+    if variant == FEATURE:
+        clinical = cohort.tables[BASE_MODALITY].assign(**{DAYS: cohort.temporal[DAYS]})
+        return replace(cohort, tables={**cohort.tables, BASE_MODALITY: clinical})
+    return cohort
+
+
+def fresh_patients(cohort: Cohort, variant: str) -> Fresh:
+    """What a variant is scored on."""
+    assert cohort.temporal is not None
+    days = cohort.temporal[DAYS].to_numpy(dtype=np.float64)
+    evidence = evidence_of(cohort.tables, days, cohort.case_id)
+    return Fresh(data=training_data(changed(cohort, variant)), evidence=evidence)
+
+
+def one_seed(config: TrainConfig, args: argparse.Namespace, *, out_of_fold: bool) -> dict[str, Any]:
+    """All variants and baselines of one seed, as gaps to the optimum."""
+    start = time.monotonic()
+    cohort = cohort_of(config.seed, args.patients, 30)
+    other = cohort_of(FRESH_SEED + config.seed, args.fresh, 160)
+    gaps: dict[str, Gaps] = {}
+    best: dict[str, float] = {}
+    closed: dict[str, float] = {}
+    for variant in args.variants.split(","):
+        data = usable(training_data(changed(cohort, variant)))
+        settings = replace(config, time_gate=variant in (GATE, PERMUTED))
+        lattice = TeacherLattice(data=data, config=settings)
+        student = fit_student(lattice, NOBODY)
+        fresh = fresh_patients(other, variant)
+        gaps[variant], best = student_gaps(student, fresh)
+        if variant == GATE:
+            gaps[STRONG] = fusion_gaps(fresh, teachers_of(lattice, fresh), data.label, strong=True)
+            gaps[LATE] = fusion_gaps(fresh, late_of(data, fresh), data.label, strong=False)
+            closed = gates(student)
+        print(f"seed {config.seed} {variant}: worst {min(gaps[variant].values()):+.4f}, "
+              f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+    own = own_folds(cohort, config) if out_of_fold else None
+    n = {name: int(value) for name, value in counts(fresh_patients(other, GATE)).items()}
+    return {"seed": config.seed, "optimum": best, "n": n, "gap_to_optimum": gaps,
+            "gate_at_training_median": closed, "out_of_fold_gap": own}  # fmt: skip
+
+
+def student_gaps(student: FittedStudent, fresh: Fresh) -> tuple[Gaps, dict[str, float]]:
+    """Per mixture, the worst of its evidence sets against the optimum, and that optimum."""
+    data, shape = fresh.data, student.shape
+    sets = EvidenceSets.enumerate(shape.transfers)
+    masks = np.concatenate([
+        set_masks(sets, data.modalities), single_masks(data.modalities, shape.transfers)
+    ])  # fmt: skip
+    x, present = student.features(data), data.present()
+    logit = student.logits(x, masks[None])[0]
+    logit[lacking(masks, present)] = np.nan
+    everything = everything_masks(present, data.modalities, shape.transfers)
+    full = student.logits(x, everything[:, None])[0][:, 0]
+    gaps: Gaps = {}
+    for k, mask in enumerate(masks):
+        chosen = tuple(m for j, m in enumerate(data.modalities) if mask[j] > 0)
+        name = "+".join(chosen)
+        gaps[name] = min(gaps.get(name, 1.0), against(logit[:, k], fresh, chosen))
+    gaps[FULL] = against(full, fresh, None)
+    return gaps, {name: optimum(fresh, _chosen(name)) for name in gaps}
+
+
+def _chosen(name: str) -> tuple[str, ...] | None:
+    return None if name == FULL else tuple(name.split("+"))
+
+
+def _best(fresh: Fresh, chosen: Sequence[str] | None) -> np.ndarray:
+    if chosen is None:
+        return best_logit(where_present(fresh.evidence), fresh.data.modalities)
+    return best_logit(fresh.evidence, chosen)
+
+
+def optimum(fresh: Fresh, chosen: Sequence[str] | None) -> float:
+    """AUC of the exact score on these patients; None: with all that each patient has."""
+    best = _best(fresh, chosen)
+    has = np.isfinite(best)
+    return auc_value(fresh.label[has], best[has])
+
+
+def against(score: np.ndarray, fresh: Fresh, chosen: Sequence[str] | None) -> float:
+    """AUC of a score minus the optimum's on the same patients."""
+    best = _best(fresh, chosen)
+    has = np.isfinite(best)
+    return auc_value(fresh.label[has], score[has]) - auc_value(fresh.label[has], best[has])
+
+
+def counts(fresh: Fresh) -> dict[str, float]:
+    """Fresh patients behind each mixture."""
+    names = ["+".join(c) for c in mixtures(fresh.data.modalities)]
+    out = {name: float(np.isfinite(_best(fresh, _chosen(name))).sum()) for name in names}
+    return {**out, FULL: float(fresh.label.size)}
+
+
+def mixtures(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """Clinical with any others, and each other alone: what evidence sets can have processed."""
+    others = [m for m in modalities if m != BASE_MODALITY]
+    with_base = [
+        (BASE_MODALITY, *c) for k in range(len(others) + 1) for c in combinations(others, k)
+    ]
+    return with_base + [(m,) for m in others]
+
+
+def fusion_gaps(fresh: Fresh, each: np.ndarray, label: np.ndarray, *, strong: bool) -> Gaps:
+    """A late fusion's gaps: summed log-odds, or the mean probability."""
+    prior = prior_logit(label.astype(np.int64))
+    names = list(fresh.data.modalities)
+    gaps: Gaps = {}
+    for chosen in [*mixtures(names), None]:
+        part = each if chosen is None else each[:, [names.index(m) for m in chosen]]
+        score = summed_logit(part, prior) if strong else np.nanmean(part, axis=1)
+        gaps[FULL if chosen is None else "+".join(chosen)] = against(score, fresh, chosen)
+    return gaps
+
+
+def teachers_of(lattice: TeacherLattice, fresh: Fresh) -> np.ndarray:
+    """Log-odds of the inference teachers for fresh patients, NaN where one lacks the modality."""
+    out = np.full((fresh.label.size, len(fresh.data.modalities)), np.nan)
+    for j, name in enumerate(fresh.data.modalities):
+        table = fresh.data.tables[name]
+        out[table.row, j] = lattice.teacher(name, NOBODY)[0].logit(table.raw)
+    return out
+
+
+def late_of(data: TrainingData, fresh: Fresh) -> np.ndarray:
+    """Probabilities of the default late fusion's parts: fitted on one cohort, scored on another."""
+    n = data.label.size
+    tables = {}
+    for name in data.modalities:
+        first, second = data.tables[name], fresh.data.tables[name]
+        raw = replace(
+            first.raw,
+            numbers=np.concatenate([first.raw.numbers, second.raw.numbers]),
+            texts=np.concatenate([first.raw.texts, second.raw.texts]),
+        )
+        tables[name] = replace(first, raw=raw, row=np.concatenate([first.row, n + second.row]))
+    label = np.concatenate([data.label, fresh.data.label])
+    # Two folds: the baselines of fold 1 are fitted on fold 0, the training cohort. Those of fold
+    # 0, fitted on the fresh patients, are not looked at.
+    fold = (np.arange(label.size) >= n).astype(np.int16)
+    both = TrainingData(modalities=data.modalities, privileged=(), tables=tables, label=label,
+                        fold=fold)  # fmt: skip
+    logits = baseline_logits(both, seed=0, boosted_early_fusion=False)
+    kind = {m: "logistic" if m == BASE_MODALITY else "boosting" for m in data.modalities}
+    each = np.stack([logits[f"{m}_{kind[m]}"][n:] for m in data.modalities], axis=1)
+    return np.asarray(1.0 / (1.0 + np.exp(-each)))
+
+
+def gates(student: FittedStudent) -> dict[str, float]:
+    """How open each modality's gate is at the training median of the gap."""
+    if student.model.gate is None:
+        return {}
+    with torch.no_grad():
+        is_open = torch.exp(-student.model.gate.decay(torch.tensor([[1.0, 1.0]])))[0]
+    return {m: float(is_open[j]) for j, m in enumerate(student.shape.modalities)}
+
+
+def own_folds(cohort: Cohort, config: TrainConfig) -> Gaps:
+    """The cohort's own patients, each by the student of the other folds; log-odds pooled as is."""
+    data = usable(training_data(cohort))
+    lattice = TeacherLattice(data=data, config=config)
+    fresh = fresh_patients(cohort, GATE)
+    shape = None
+    for f in data.folds:
+        student = fit_student(lattice, frozenset({f}))
+        rows = np.flatnonzero(data.fold == f)
+        if shape is None:
+            shape = student.shape
+            wanted = mixtures(shape.modalities)
+            masks = np.array([_run_all(shape, chosen) for chosen in wanted], dtype=np.float32)
+            pooled = np.full((data.label.size, len(masks) + 1), np.nan)
+        x = student.features(data)[rows]
+        pooled[rows, :-1] = student.logits(x, masks[None])[0]
+        every = everything_masks(data.present()[rows], shape.modalities, shape.transfers)
+        pooled[rows, -1] = student.logits(x, every[:, None])[0][:, 0]
+    gaps = {"+".join(c): against(pooled[:, k], fresh, c) for k, c in enumerate(wanted)}
+    return {**gaps, FULL: against(pooled[:, -1], fresh, None)}
+
+
+def _run_all(shape: Any, chosen: Sequence[str]) -> list[bool]:
+    processed = [m in chosen for m in shape.modalities]
+    return processed + [t.source in chosen for t in shape.transfers]
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Mean over seeds with its t interval; seeds share neither patients nor hospitals."""
+    v = np.asarray(values, dtype=np.float64)
+    if v.size < 2:
+        return {"value": float(v.mean()), "ci95": None, "n": int(v.size)}
+    half = float(student_t.ppf(0.975, v.size - 1) * v.std(ddof=1) / np.sqrt(v.size))
+    return {"value": float(v.mean()), "ci95": [float(v.mean()) - half, float(v.mean()) + half],
+            "n": int(v.size)}  # fmt: skip
+
+
+def summary(runs: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+    """Gaps over seeds, differences between variants, and what was to be reached."""
+    names = list(runs[0]["optimum"])
+    scorers = list(runs[0]["gap_to_optimum"])
+
+    def gap(scorer: str, name: str) -> dict[str, Any]:
+        return over_seeds([run["gap_to_optimum"][scorer][name] for run in runs])
+
+    def gain(other: str, name: str) -> dict[str, Any]:
+        parts = [run["gap_to_optimum"] for run in runs]
+        return over_seeds([part[GATE][name] - part[other][name] for part in parts])
+
+    worst = {s: min(names, key=lambda n: gap(s, n)["value"]) for s in scorers}
+    targets = [{
+        "what": "student within 0.02 AUC of the optimum on every evidence set (mean over seeds)",
+        "target": -WITHIN, "set": worst[GATE], **gap(GATE, worst[GATE]),
+        "reached": gap(GATE, worst[GATE])["value"] >= -WITHIN,
+        "seeds_with_every_set_within": sum(
+            min(run["gap_to_optimum"][GATE].values()) >= -WITHIN for run in runs
+        ),
+    }]  # fmt: skip
+    return {
+        "cohort": "synthetic-nsclc", "synthetic": True, "patients": args.patients,
+        "fresh_patients": args.fresh, "preset": args.preset, "n_is": "seeds",
+        "targets": targets,
+        "gap_to_optimum": {s: {n: gap(s, n) for n in names} for s in scorers},
+        "worst_set": worst,
+        "gate_minus": {s: {n: gain(s, n) for n in names} for s in scorers if s != GATE},
+        "runs": list(runs),
+    }  # fmt: skip
+
+
+def print_table(result: Mapping[str, Any]) -> None:
+    """Gaps by mixture and scorer."""
+    gaps = result["gap_to_optimum"]
+    print(f"{'processed':42}" + "".join(f"{s[:18]:>20}" for s in gaps))
+    for name in next(iter(gaps.values())):
+        print(f"{name:42}" + "".join(f"{gaps[s][name]['value']:>+20.4f}" for s in gaps))
+
+
+if __name__ == "__main__":
+    main()
