@@ -5,19 +5,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from agent.carbon_training import (
+    CarbonOptions,
+    Deferral,
+    HourlyTally,
+    fingerprint,
+    hours_record,
+)
 from carbon.entries import LedgerEntry
+from carbon.intensity.protocol import utc_now
 from carbon.monitor import CarbonMonitor
 from carbon.pipeline import DeclaredPipeline, PipelineAssumptions, pipeline_energy_kwh
 from carbon.schedule_wait import Waited, wait_record
 from distill.bundle import check_target
+from distill.carbon_aware import CarbonRun, no_wait
 from distill.cohort import Cohort, read_cohort
 from distill.config import TrainConfig
-from distill.train import Progress, fit, no_progress
+from distill.train import Progress, Trained, fit, no_progress
 from distill.write import write_bundle
 
 STAGE = "train"
@@ -102,6 +114,9 @@ def build_bundle(
     assumptions: PipelineAssumptions | None = None,
     progress: Progress = no_progress,
     waited: Waited | None = None,
+    carbon: CarbonOptions | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Mapping[str, Any]:
     """Read a cohort, train under the monitor, and write the bundle whole or not at all.
 
@@ -114,6 +129,9 @@ def build_bundle(
         assumptions: the machine that pipelines are priced on.
         progress: told of every step.
         waited: how the training came to begin now, if it waited for cleaner electricity.
+        carbon: mind the grid while training; None only measures.
+        clock: the present, as the monitor has it.
+        sleep: how a carbon-aware run waits.
 
     Returns:
         The ``training`` record that the bundle's metrics hold.
@@ -122,15 +140,25 @@ def build_bundle(
         CohortError: if the folder cannot be used.
         TrainingError: if it cannot be learnt from.
         BundleError: if ``out`` is something else, or the export disagrees.
+        BudgetSpentError: if a carbon budget is used up; what was spent is booked, and finished
+            students stay in the folder of ``carbon``.
     """
     check_target(out)
     cohort = read_cohort(cohort_path)
     energies = pipeline_energies_kwh(cohort, assumptions)
-    with monitor.window(STAGE) as window:
-        trained = fit(cohort, config, progress)
-    record = training_record(window.entry, trained.seconds)
-    if waited is not None:
-        record["waiting"] = wait_record(monitor, waited, window.entry, stage=STAGE)
+    if carbon is None:
+        with monitor.window(STAGE) as window:
+            trained = fit(cohort, config, progress)
+        record = training_record(window.entry, trained.seconds)
+        if waited is not None:
+            record["waiting"] = wait_record(monitor, waited, window.entry, stage=STAGE)
+    else:
+        if carbon.folder is not None:
+            name = fingerprint(cohort_path, config, carbon.settings)
+            carbon = replace(carbon, fingerprint=name)
+        trained, record = train_carbon_aware(
+            cohort, config, monitor, carbon, clock=clock, sleep=sleep, progress=progress
+        )
     write_bundle(
         trained,
         out,
@@ -141,4 +169,48 @@ def build_bundle(
         training=record,
         energy_note=f"transfers: {INFERENCE_BUDGET_S * 1000:.0f} ms of one core each, modelled",
     )
+    if carbon is not None and carbon.folder is not None:
+        shutil.rmtree(carbon.folder)  # the bundle is there: nothing is left to resume
     return record
+
+
+def train_carbon_aware(
+    cohort: Cohort,
+    config: TrainConfig,
+    monitor: CarbonMonitor,
+    carbon: CarbonOptions,
+    *,
+    clock: Callable[[], datetime],
+    sleep: Callable[[float], None],
+    progress: Progress = no_progress,
+) -> tuple[Trained, dict[str, Any]]:
+    """Train with an eye on the grid; booked by the clock hour, also if it is stopped.
+
+    Raises:
+        BudgetSpentError: if the budget is used up before the last student.
+        TrainingError: if the cohort cannot be learnt from, or the folder is of another run.
+    """
+    tally = HourlyTally(monitor, clock=clock)
+    defer: Deferral | None = None
+    if carbon.deadline_h is not None:
+        defer = Deferral(
+            monitor, clock=clock, sleep=sleep, deadline_h=carbon.deadline_h,
+            duration_h=carbon.duration_h,
+            power_w=PipelineAssumptions().w_per_core * config.n_threads,
+        )  # fmt: skip
+    run = CarbonRun(
+        carbon.settings, intensity=tally.intensity, energy_kwh=tally.energy_kwh,
+        defer=no_wait if defer is None else defer, folder=carbon.folder,
+        fingerprint=carbon.fingerprint, resume=carbon.resume,
+    )  # fmt: skip
+    note = "carbon-aware, stopped on the way"
+    try:
+        run.wait(1.0)
+        trained = fit(cohort, config, progress, carbon=run)
+        run.charge()
+        note = f"carbon-aware: {run.record()['stopped']}"
+    finally:
+        entries = tally.book(STAGE, note)
+    waits = [] if defer is None else defer.waits
+    aware = {**run.record(), "deadline_h": carbon.deadline_h, "waited": waits}
+    return trained, {**hours_record(entries, trained.seconds), "carbon_aware": aware}

@@ -183,3 +183,17 @@ class Till:
                 f"The energy used so far is {used} kWh; it must be finite and 0 or more."
             )
         return used
+
+
+def aware_line(training: Mapping[str, Any]) -> str:
+    """What a carbon-aware run did, for the model card; empty for any other run."""
+    aware = training.get("carbon_aware")
+    if aware is None:
+        return ""
+    epochs, budget = aware["epochs"], aware["budget_g_co2e"]
+    limit = "no carbon budget" if budget is None else f"a carbon budget of {budget:.4g} gCO2e"
+    return (
+        f" Carbon-aware, with {limit}: {aware['g_co2e']:.4g} gCO2e charged; "
+        f"{min(epochs, default=0)} to {max(epochs, default=0)} epochs a student; put off "
+        f"{aware['waits']} times, {aware['waited_h']:.1f} h in all; ended: {aware['stopped']}."
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distill.carbon_book import aware_line
 from distill.parity import card_lines
 
 SHOWN = 6
@@ -68,7 +69,7 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         *_importance(metrics, positive),
         "## Training",
         "",
-        f"{training['seconds']:.0f} s; energy: {_energy(training)}.",
+        f"{training['seconds']:.0f} s; energy: {_energy(training)}.{aware_line(training)}",
         "",
         "## Limits",
         "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float32, Float64
 from scipy.special import expit
 
+from distill.arrays import training_data, usable
 from distill.attribution import feature_importance
 from distill.baselines import baseline_logits
 from distill.calibrate import (
@@ -21,26 +22,22 @@ from distill.calibrate import (
     fit_calibration,
     lacking,
 )
+from distill.carbon_aware import CarbonRun
 from distill.cohort import Cohort
 from distill.cohort_folds import with_folds
 from distill.config import TrainConfig
 from distill.coverage import conformal_sets
 from distill.crossfit import (
     Folds,
-    ModalityRows,
     TeacherLattice,
     TrainingData,
-    check_folds,
     inner_groups,
 )
-from distill.errors import TrainingError
 from distill.figures import best_by_auc, cards, student_figures
 from distill.fit import FittedStudent, fit_student
 from distill.masks import everything_masks, set_masks, single_masks
 from distill.semi import check_labels, keep_labels
-from distill.table import raw_table, schema_of
-from distill.teacher import MIN_ROWS, prior_logit, summed_logit
-from distill.temporal import TEMPORAL, gaps_of
+from distill.teacher import prior_logit, summed_logit
 from distill.transfers import EvidenceSets, all_transfers
 
 Progress = Callable[[int, int, str], None]
@@ -114,46 +111,6 @@ class Trained:
     seconds: float
 
 
-def training_data(cohort: Cohort) -> TrainingData:
-    """The cohort as arrays. Case ids and hospitals stay behind: they reach no model.
-
-    Raises:
-        TrainingError: if there are too few folds, or fewer than two inference modalities.
-    """
-    inference = cohort.modalities("inference")
-    if len(inference) < 2:
-        raise TrainingError(
-            f"Cohort {cohort.name!r} has {len(inference)} inference modality; transfers need at "
-            "least two."
-        )
-    if cohort.fold is None:
-        raise TrainingError(f"Cohort {cohort.name!r} has no folds; assign some first.")
-    times = cohort.manifest.label.temporal if cohort.temporal is not None else ()
-    if times and TEMPORAL in cohort.tables:
-        raise TrainingError(
-            f"Cohort {cohort.name!r} has a modality {TEMPORAL!r} and [label] temporal columns, "
-            "whose values cases give under that name; rename the modality."
-        )
-    position = {case: i for i, case in enumerate(cohort.case_id)}
-    tables = {}
-    for name in (*inference, *cohort.modalities("privileged")):
-        frame = cohort.tables[name]
-        row = np.array([position[case] for case in frame.index], dtype=np.int64)
-        raw = raw_table(frame, schema_of(frame))
-        tables[name] = ModalityRows(name=name, raw=raw, row=row)
-    data = TrainingData(
-        modalities=inference,
-        privileged=cohort.modalities("privileged"),
-        tables=tables,
-        label=cohort.label.astype(np.int8),
-        fold=cohort.fold.astype(np.int16),
-        times=tuple(times),
-        gap=gaps_of(cohort.temporal, times, cohort.n_patients) if times else None,
-    )
-    check_folds(data.folds)
-    return data
-
-
 @dataclass(kw_only=True)
 class Trainer:
     """Runs the stages in order and tells how far it is; students are remembered by fold set."""
@@ -161,9 +118,13 @@ class Trainer:
     data: TrainingData
     config: TrainConfig
     progress: Progress = no_progress
+    carbon: CarbonRun | None = None
 
     def __post_init__(self) -> None:
         self.lattice = TeacherLattice(data=self.data, config=self.config, on_fit=self._step)
+        if self.carbon is not None:
+            self.lattice.attend = self.carbon.attend
+            self.carbon.students = len(self._unseen()[0])
         self.sets = EvidenceSets.enumerate(all_transfers(self.data.modalities))
         self._students: dict[Folds, FittedStudent] = {}
         check_labels(self.data, sorted(self._unseen()[1], key=len, reverse=True))
@@ -203,7 +164,15 @@ class Trainer:
 
     def _step(self, stage: str) -> None:
         self._finished += 1
+        if self.carbon is not None:
+            self.carbon.charge()
         self.progress(min(self._finished, self._total), self._total, stage)
+
+    def fit_teachers(self) -> None:
+        """All teachers, before any student: a carbon budget plans steps with what they leave."""
+        for excluded in sorted(self._unseen()[0], key=sorted):
+            for modality in (*self.data.modalities, *self.data.privileged):
+                self.lattice.teacher(modality, excluded)
 
     def student(self, excluded: Folds) -> FittedStudent:
         """The student that has not seen these folds."""
@@ -296,21 +265,27 @@ class Trainer:
         self._step("bundle")
 
 
-def fit(cohort: Cohort, config: TrainConfig, progress: Progress = no_progress) -> Trained:
+def fit(
+    cohort: Cohort, config: TrainConfig, progress: Progress = no_progress,
+    carbon: CarbonRun | None = None,
+) -> Trained:  # fmt: skip
     """Everything up to, and without, writing files.
 
-    Sets torch's number of threads, which is part of what makes a run repeatable.
+    Sets torch's number of threads, which is part of what makes a run repeatable. ``carbon`` minds
+    the grid: every student is trained under its control.
 
     Raises:
+        BudgetSpentError: if the run's carbon budget does not reach.
         TrainingError: if the cohort is too small or has too few folds.
     """
     start = time.monotonic()
     torch.set_num_threads(config.torch_threads)
     cohort = with_folds(cohort, seed=config.seed)
     data = usable(keep_labels(training_data(cohort), config.labels, config.seed))
-    trainer = Trainer(data=data, config=config, progress=progress)
-    scores = trainer.out_of_fold()
+    trainer = Trainer(data=data, config=config, progress=progress, carbon=carbon)
+    trainer.fit_teachers()
     baselines = trainer.baselines()
+    scores = trainer.out_of_fold()
     baselines["strong_late_fusion"] = strong_late_fusion(data, scores)
     student, calibration = trainer.student(EMPTY), trainer.calibration(EMPTY)
     metrics = _metrics(
@@ -341,12 +316,6 @@ def strong_late_fusion(data: TrainingData, scores: OutOfFold) -> Float64[np.ndar
         prior = prior_logit(data.label[~inside & data.labelled].astype(np.int64))
         out[inside] = summed_logit(each[inside], prior)
     return out
-
-
-def usable(data: TrainingData) -> TrainingData:
-    """The data without privileged modalities that too few patients have to teach anything."""
-    keep = tuple(m for m in data.privileged if data.tables[m].row.size >= 5 * MIN_ROWS)
-    return replace(data, privileged=keep)
 
 
 def _metrics(
