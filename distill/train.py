@@ -182,10 +182,20 @@ class Trainer:
         return self._students[excluded]
 
     def calibration(self, excluded: Folds) -> Calibration:
-        """Temperatures for the student of ``excluded``, from patients of the other folds only.
+        """Temperatures and thresholds for the student of ``excluded``, from other folds' patients.
 
-        Students that also leave out one more fold score that fold; the scored fold itself takes
-        no part, neither its features nor its labels.
+        The scored fold itself takes no part, neither its features nor its labels.
+        """
+        masks, logit = self.held_out(excluded)
+        label = self.data.label.astype(np.int64)
+        return fit_calibration(self.data.modalities, masks, logit, label)
+
+    def held_out(
+        self, excluded: Folds
+    ) -> tuple[Float32[np.ndarray, "masks tokens"], Float64[np.ndarray, "patients masks"]]:
+        """Masks to calibrate on, and log-odds of the patients outside ``excluded``, NaN else.
+
+        Students that also leave out one more fold score that fold.
         """
         data = self.data
         masks = calibration_masks(data.modalities, self.sets.transfers)
@@ -197,7 +207,7 @@ class Trainer:
             logit[rows] = student.logits(x, masks[None])[0]
         logit[lacking(masks, data.present())] = np.nan
         logit[~data.labelled] = np.nan
-        return fit_calibration(data.modalities, masks, logit, data.label.astype(np.int64))
+        return masks, logit
 
     def out_of_fold(self) -> OutOfFold:
         """Score every patient by the student and the teachers of the other folds."""
