@@ -7,7 +7,7 @@ concatenated tables, and late fusion: the mean probability over what a patient h
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from distill.crossfit import TrainingData
 from distill.preprocess import burden, fit_preprocessor
 from distill.table import MISSING_TEXT, RawTable
+from distill.teacher import prior_logit, summed_logit
 from distill.transfers import BASE_MODALITY
 
 LOGISTIC, BOOSTING = "logistic", "boosting"
@@ -145,3 +146,16 @@ def baseline_logits(
     for kind in kinds:
         scores[f"early_fusion_{kind}"] = _early_fusion(data, kind, seed, on_fit)
     return {name: to_logit(np.clip(p, EPSILON, 1 - EPSILON)) for name, p in scores.items()}
+
+
+def strong_late_fusion(
+    data: TrainingData, teacher: Mapping[str, Float64[np.ndarray, " patients"]]
+) -> Float64[np.ndarray, " patients"]:
+    """The inference teachers' out-of-fold log-odds added up; each fold's prior is the others'."""
+    each = np.stack([teacher[m] for m in data.modalities], axis=1)
+    out = np.empty(data.label.size)
+    for f in data.folds:
+        inside = data.fold == f
+        prior = prior_logit(data.label[~inside & data.labelled].astype(np.int64))
+        out[inside] = summed_logit(each[inside], prior)
+    return out

@@ -25,6 +25,7 @@ class Batches:
         synthetic_x: synthetic rows per modality.
         synthetic_logit: the teachers' calibrated log-odds for them.
         prior: log-odds of the positive class among the training patients.
+        doubt: for every mixture of modalities (bit j: modality j), how little its teachers know.
     """
 
     x: Float[Tensor, "rows inputs features"]
@@ -37,3 +38,4 @@ class Batches:
     synthetic_x: Float[Tensor, "synthetic modalities features"]
     synthetic_logit: Float[Tensor, "synthetic modalities"]
     prior: float
+    doubt: Float[Tensor, " mixtures"] | None = None

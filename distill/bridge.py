@@ -26,7 +26,8 @@ def bridge_loss(
     """Task cross-entropy, soft-label cross-entropy, and regression to the target's latent.
 
     The first is over labelled patients with the source; the other two need the target, for its
-    teacher's probability (held out where there is a label) and its task-trained latent.
+    teacher's probability (held out where there is a label) and its task-trained latent. A term
+    whose weight is 0 is not computed.
     """
     present = torch.from_numpy(data.present[rows.numpy()]).float()
     source, target = list(shape.sources), list(shape.targets)
@@ -35,9 +36,15 @@ def bridge_loss(
     known = has_source * data.labelled[rows].unsqueeze(1)
     hard = data.label[rows].unsqueeze(1).expand_as(encoded.bridge_logit)
     soft = data.teacher[rows][:, target]
-    latent = data.latent[rows][:, target]
-    return (
-        config.bridge_task_weight * soft_cross_entropy(encoded.bridge_logit, hard, known)
-        + config.bridge_soft_weight * soft_cross_entropy(encoded.bridge_logit, soft, paired)
-        + config.bridge_latent_weight * latent_regression(encoded.bridge_latent, latent, paired)
-    )
+    total = encoded.bridge_logit.new_zeros(())
+    if config.bridge_task_weight:
+        task = soft_cross_entropy(encoded.bridge_logit, hard, known)
+        total = total + config.bridge_task_weight * task
+    if config.bridge_soft_weight:
+        taught = soft_cross_entropy(encoded.bridge_logit, soft, paired)
+        total = total + config.bridge_soft_weight * taught
+    if config.bridge_latent_weight:
+        latent = data.latent[rows][:, target]
+        near = latent_regression(encoded.bridge_latent, latent, paired)
+        total = total + config.bridge_latent_weight * near
+    return total

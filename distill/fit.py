@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64
-from scipy.special import expit
+from jaxtyping import Bool, Float, Float32, Float64, Int
+from scipy.special import expit, logit
 from torch import Tensor
 
 from distill.batches import Batches
-from distill.bridge import bridge_loss
 from distill.config import TrainConfig
 from distill.crossfit import Folds, TeacherLattice, TrainingData, seed_for
+from distill.errors import TrainingError
 from distill.grid import on_grid
-from distill.loop import Draw, train_student
+from distill.loop import train_student
 from distill.losses import soft_cross_entropy
+from distill.metrics import auc_value
+from distill.objective import student_loss
 from distill.preprocess import TablePreprocessor
 from distill.sampling import swapped_rows
 from distill.student import Student, StudentShape, TeacherNet
 from distill.teacher import prior_logit, summed_logit
-from distill.tempered import mixed_cross_entropy, tempered_cross_entropy
 from distill.temporal import TimeScaler, fit_times
 from distill.transfers import all_transfers
 
 NET_STEPS = 120
 SEED_SYNTHETIC, SEED_NET, SEED_STUDENT = 1, 2, 3
+SEED_VARIANT = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +186,8 @@ def make_batches(
     label = np.where(labelled, data.label[rows], together[rows]).astype(np.float32)
     share = config.soft_share
     target = torch.from_numpy(((1 - share) * label + share * together[rows]).astype(np.float32))
+    hard = data.label[rows[labelled]].astype(np.int64)
+    prior = prior_logit(hard)
     x = torch.from_numpy(features_of(data, preprocessors, width, times)[rows])
     present = data.present()[rows]
     synthetic_x, synthetic_logit = _synthetic(lattice, excluded, config.synthetic_rows, width)
@@ -197,50 +201,29 @@ def make_batches(
         latent=_latents(x[:, : present.shape[1]], present, target, config, excluded),
         synthetic_x=synthetic_x,
         synthetic_logit=synthetic_logit,
-        prior=prior_logit(data.label[rows[labelled]].astype(np.int64)),
+        prior=prior,
+        doubt=torch.from_numpy(doubts(logit(each[rows[labelled]]), hard, prior)),
     )
 
 
-def matching_loss(
-    model: Student, data: Batches, draw: Draw, config: TrainConfig
-) -> Float[Tensor, ""]:
-    """Function matching: the teachers' answers on synthetic rows, alone and summed over sets."""
-    encoded = model.encode(data.synthetic_x[draw.synthetic])
-    logit = data.synthetic_logit[draw.synthetic]
-    ones = torch.ones_like(logit)
-    alone = tempered_cross_entropy(encoded.branch_logit, logit, ones, draw.temperature)
-    if not config.fused_match_weight:
-        return config.match_weight * alone
-    fused = model.fuse(encoded, draw.synthetic_mask).logit
-    processed = draw.synthetic_mask[..., : logit.shape[1]]
-    summed = data.prior + (processed * (logit - data.prior).unsqueeze(1)).sum(-1)
-    ones = torch.ones_like(fused)
-    together = tempered_cross_entropy(fused, summed, ones, draw.temperature)
-    return config.match_weight * alone + config.fused_match_weight * together
+def doubts(
+    each: Float64[np.ndarray, "rows modalities"], label: Int[np.ndarray, " rows"], prior: float
+) -> Float32[np.ndarray, " mixtures"]:
+    """For every mixture of modalities, how little the sum of its teachers tells the classes apart.
 
-
-def student_loss(
-    model: Student, data: Batches, draw: Draw, config: TrainConfig
-) -> Float[Tensor, ""]:
-    """The whole objective on one batch; the terms are described in ``distill/README.md``."""
-    encoded = model.encode(data.x[draw.rows])
-    fused = model.fuse(encoded, draw.mask).logit
-    target = data.target[draw.rows].unsqueeze(1)
-    present = torch.from_numpy(data.present[draw.rows.numpy()]).float()
-    label = data.label[draw.rows].unsqueeze(1)
-
-    def task(logit: Tensor, weight: Tensor) -> Tensor:
-        return mixed_cross_entropy(
-            logit, target.expand_as(logit), label.expand_as(logit), weight,
-            soft_share=config.soft_share, temperature=draw.temperature,
-        )  # fmt: skip
-
-    return (
-        task(fused, torch.ones_like(fused))
-        + config.branch_weight * task(encoded.branch_logit, present)
-        + matching_loss(model, data, draw, config)
-        + bridge_loss(model.shape, data, encoded, draw.rows, config)
-    )
+    One minus Somers' D, that is 2 - 2 AUC, of held-out log-odds: 0 where the teachers know, 1 where
+    they guess (or where nobody has the mixture, or one class only). Entry i is the mixture of the
+    modalities whose bits are set in i.
+    """
+    m = each.shape[1]
+    out = np.ones(2**m, dtype=np.float32)
+    for i in range(1, 2**m):
+        part = each[:, [j for j in range(m) if i >> j & 1]]
+        have = np.isfinite(part).all(axis=1)
+        if np.unique(label[have]).size == 2:
+            auc = auc_value(label[have], summed_logit(part[have], prior))
+            out[i] = min(1.0, 2.0 - 2.0 * auc)
+    return out
 
 
 def time_scaler(data: TrainingData, excluded: Folds) -> TimeScaler | None:
@@ -250,8 +233,18 @@ def time_scaler(data: TrainingData, excluded: Folds) -> TimeScaler | None:
     return fit_times(data.times, data.gap[data.rows(excluded)])
 
 
-def fit_student(lattice: TeacherLattice, excluded: Folds) -> FittedStudent:
-    """The student of all patients outside ``excluded``, with teachers of the same patients."""
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a student of some folds is fitted on and behind, whatever its objective."""
+
+    batches: Batches
+    shape: StudentShape
+    preprocessors: tuple[TablePreprocessor, ...]
+    times: TimeScaler | None
+
+
+def student_inputs(lattice: TeacherLattice, excluded: Folds) -> Inputs:
+    """Preprocessing, sizes and tensors of the student of all patients outside ``excluded``."""
     data, config = lattice.data, lattice.config
     preprocessors = tuple(lattice.teacher(m, excluded)[0].fit.preprocessor for m in data.modalities)
     times = time_scaler(data, excluded) if config.time_gate else None
@@ -269,9 +262,56 @@ def fit_student(lattice: TeacherLattice, excluded: Folds) -> FittedStudent:
         times=() if times is None else times.names,
     )
     batches = make_batches(lattice, excluded, preprocessors, shape.features, times)
-    seed = seed_for(config, SEED_STUDENT, excluded)
-    control = lattice.attend(seed)
-    model = train_student(batches, shape, config, seed, loss=student_loss, control=control)
+    return Inputs(batches=batches, shape=shape, preprocessors=preprocessors, times=times)
+
+
+def fit_student(
+    lattice: TeacherLattice,
+    excluded: Folds,
+    config: TrainConfig | None = None,
+    inputs: Inputs | None = None,
+    *,
+    variant: int = 0,
+    attended: bool = True,
+) -> FittedStudent:
+    """The student of all patients outside ``excluded``, with teachers of the same patients.
+
+    Args:
+        lattice: makes the teachers.
+        excluded: folds of which nothing takes part.
+        config: weights and epochs, where they differ from the lattice's.
+        inputs: what :func:`student_inputs` gave, where several students share it; their target has
+            the lattice's share of soft labels and is mixed anew for another one.
+        variant: tells students of the same folds and other weights apart; part of the seed.
+        attended: whether the lattice's control steers the training.
+    """
+    settings = config or lattice.config
+    inputs = inputs or student_inputs(lattice, excluded)
+    batches = remixed(inputs.batches, lattice.config.soft_share, settings.soft_share)
+    seed = seed_for(settings, SEED_STUDENT + SEED_VARIANT * variant, excluded)
+    control = lattice.attend(seed) if attended else None
+    model = train_student(batches, inputs.shape, settings, seed, loss=student_loss, control=control)
     return FittedStudent(
-        model=on_grid(model), preprocessors=preprocessors, times=times, as_trained=model
-    )
+        model=on_grid(model), preprocessors=inputs.preprocessors, times=inputs.times,
+        as_trained=model,
+    )  # fmt: skip
+
+
+def remixed(batches: Batches, share: float, wanted: float) -> Batches:
+    """The batches with another share of the soft label in their target.
+
+    The target is label + share * (soft - label), so the soft label is found in it unless the share
+    was 0.
+
+    Raises:
+        TrainingError: if there is no soft label in the target to take more of.
+    """
+    if wanted == share:
+        return batches
+    if share == 0:
+        raise TrainingError(
+            f"soft_share is 0 in the settings that made the targets, and {wanted} is wanted of "
+            "them; make them with a share above 0."
+        )
+    target = batches.label + (batches.target - batches.label) * (wanted / share)
+    return replace(batches, target=target)

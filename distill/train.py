@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from distill.arrays import training_data, usable
 from distill.attribution import feature_importance
-from distill.baselines import baseline_logits
+from distill.baselines import baseline_logits, strong_late_fusion
 from distill.calibrate import (
     Calibration,
     calibration_masks,
@@ -23,6 +23,7 @@ from distill.calibrate import (
     lacking,
 )
 from distill.carbon_aware import CarbonRun
+from distill.choice import CANDIDATES, Chooser
 from distill.cohort import Cohort
 from distill.cohort_folds import with_folds
 from distill.config import TrainConfig
@@ -37,7 +38,6 @@ from distill.figures import best_by_auc, cards, student_figures
 from distill.fit import FittedStudent, fit_student
 from distill.masks import everything_masks, set_masks, single_masks
 from distill.semi import check_labels, keep_labels
-from distill.teacher import prior_logit, summed_logit
 from distill.transfers import EvidenceSets, all_transfers
 
 Progress = Callable[[int, int, str], None]
@@ -122,11 +122,12 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.lattice = TeacherLattice(data=self.data, config=self.config, on_fit=self._step)
+        self.chooser = Chooser(lattice=self.lattice, on_fit=self._step)
         if self.carbon is not None:
             self.lattice.attend = self.carbon.attend
             self.carbon.students = len(self._unseen()[0])
         self.sets = EvidenceSets.enumerate(all_transfers(self.data.modalities))
-        self._students: dict[Folds, FittedStudent] = {}
+        self._students: dict[tuple[Folds, int], FittedStudent] = {}
         check_labels(self.data, sorted(self._unseen()[1], key=len, reverse=True))
         self._finished, self._total = 0, self._count()
 
@@ -148,8 +149,8 @@ class Trainer:
         students = {EMPTY} | {frozenset({f}) for f in folds}
         for f in folds:
             students |= {frozenset({f}) | g for g in self._calibration_groups(frozenset({f}))}
-        teachers = set(students)
-        for e in students:
+        teachers = set(students) | self._short_fits()
+        for e in tuple(teachers):
             teachers |= {e | g for g in inner_groups(set(folds) - e)}
         return students, teachers
 
@@ -160,7 +161,15 @@ class Trainer:
         names = len(self.data.modalities) + len(self.data.privileged)
         fusions = 2 if self.config.boosted_baselines else 1
         baselines = len(folds) * (len(self.data.modalities) + fusions)
-        return len(teachers) * names + len(students) + baselines + 1
+        choices = len(self._short_fits()) * (len(CANDIDATES) + 1)
+        return len(teachers) * names + len(students) + choices + baselines + 1
+
+    def _short_fits(self) -> set[Folds]:
+        """The sets of folds that short fits leave out, to choose the objective's weights."""
+        if not self.config.choose_weights:
+            return set()
+        scored = (EMPTY, *(frozenset({f}) for f in self.data.folds))
+        return {e | g for e in scored for g in self.chooser.groups(e)}
 
     def _step(self, stage: str) -> None:
         self._finished += 1
@@ -169,17 +178,32 @@ class Trainer:
         self.progress(min(self._finished, self._total), self._total, stage)
 
     def fit_teachers(self) -> None:
-        """All teachers, before any student: a carbon budget plans steps with what they leave."""
+        """All teachers and the choice of weights, before any student.
+
+        A carbon budget plans the students' steps with what they leave.
+        """
         for excluded in sorted(self._unseen()[0], key=sorted):
             for modality in (*self.data.modalities, *self.data.privileged):
                 self.lattice.teacher(modality, excluded)
+        for scored in (EMPTY, *(frozenset({f}) for f in self.data.folds)):
+            self.chooser.choice(scored)
 
-    def student(self, excluded: Folds) -> FittedStudent:
-        """The student that has not seen these folds."""
-        if excluded not in self._students:
-            self._students[excluded] = fit_student(self.lattice, excluded)
+    def student(self, excluded: Folds, chosen_for: Folds | None = None) -> FittedStudent:
+        """The student that has not seen these folds.
+
+        Args:
+            excluded: the folds.
+            chosen_for: whose choice of weights it is fitted with; by default that of ``excluded``.
+                A student that helps to calibrate another one has the other one's weights.
+        """
+        choice = self.chooser.choice(excluded if chosen_for is None else chosen_for)
+        key = (excluded, choice.variant)
+        if key not in self._students:
+            self._students[key] = fit_student(
+                self.lattice, excluded, choice.config, variant=choice.variant
+            )
             self._step("student")
-        return self._students[excluded]
+        return self._students[key]
 
     def calibration(self, excluded: Folds) -> Calibration:
         """Temperatures and thresholds for the student of ``excluded``, from other folds' patients.
@@ -201,7 +225,7 @@ class Trainer:
         masks = calibration_masks(data.modalities, self.sets.transfers)
         logit = np.full((data.label.size, masks.shape[0]), np.nan)
         for group in self._calibration_groups(excluded):
-            student = self.student(excluded | group)
+            student = self.student(excluded | group, excluded)
             rows = np.flatnonzero(np.isin(data.fold, sorted(group)))
             x = student.features(data)[rows]
             logit[rows] = student.logits(x, masks[None])[0]
@@ -269,6 +293,12 @@ class Trainer:
             boosted_early_fusion=self.config.boosted_baselines,
         )  # fmt: skip
 
+    def objective(self) -> dict[str, Any]:
+        """The weights that were chosen: for each scored fold's student, and for serving."""
+        folds = {str(f): self.chooser.choice(frozenset({f})).to_json() for f in self.data.folds}
+        serving = self.chooser.choice(EMPTY).to_json()
+        return {"chosen": self.config.choose_weights, "serving": serving, "folds": folds}
+
     def finish(self) -> None:
         """Report the last step."""
         self._finished = self._total - 1
@@ -296,7 +326,7 @@ def fit(
     trainer.fit_teachers()
     baselines = trainer.baselines()
     scores = trainer.out_of_fold()
-    baselines["strong_late_fusion"] = strong_late_fusion(data, scores)
+    baselines["strong_late_fusion"] = strong_late_fusion(data, scores.teacher)
     student, calibration = trainer.student(EMPTY), trainer.calibration(EMPTY)
     metrics = _metrics(
         data, trainer.sets, scores, baselines, seed=config.seed, group=cohort.named_group
@@ -308,24 +338,13 @@ def fit(
     return Trained(
         cohort=cohort, data=data, config=config, sets=trainer.sets, out_of_fold=scores,
         baselines=baselines, student=student, calibration=calibration,
-        metrics={**metrics, "importance": importance},
+        metrics={**metrics, "importance": importance, "objective": trainer.objective()},
         teacher_choice={
             m: trainer.lattice.teacher(m, EMPTY)[0].choice
             for m in (*data.modalities, *data.privileged)
         },
         seconds=time.monotonic() - start,
     )  # fmt: skip
-
-
-def strong_late_fusion(data: TrainingData, scores: OutOfFold) -> Float64[np.ndarray, " patients"]:
-    """The inference teachers' out-of-fold log-odds added up; each fold's prior is the others'."""
-    each = np.stack([scores.teacher[m] for m in data.modalities], axis=1)
-    out = np.empty(data.label.size)
-    for f in data.folds:
-        inside = data.fold == f
-        prior = prior_logit(data.label[~inside & data.labelled].astype(np.int64))
-        out[inside] = summed_logit(each[inside], prior)
-    return out
 
 
 def _metrics(
