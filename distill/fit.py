@@ -18,7 +18,7 @@ from distill.grid import on_grid
 from distill.loop import train_student
 from distill.losses import soft_cross_entropy
 from distill.metrics import auc_value
-from distill.objective import student_loss as student_loss
+from distill.objective import student_loss as student_loss  # noqa: PLC0414 (found here too)
 from distill.preprocess import TablePreprocessor
 from distill.sampling import swapped_rows
 from distill.student import Student, StudentShape, TeacherNet
