@@ -11,6 +11,7 @@ from agent.workflow.protocols import Student
 from api.store.cases import get_features
 from api.store.database import Database
 from distill.cohort import Cohort
+from distill.temporal import TEMPORAL
 from distill.transfers import BASE_MODALITY
 
 KEEP = 512
@@ -54,12 +55,18 @@ class CaseInputs:
         return self._prepared[case_id]
 
 
+def times_of(student: Student) -> tuple[str, ...]:
+    """Names of the times that the student takes with a case; none where it has no time gate."""
+    return tuple(student.example().get(TEMPORAL) or ())
+
+
 def cohort_features(
-    cohort: Cohort, case_id: str, modalities: tuple[str, ...]
+    cohort: Cohort, case_id: str, modalities: tuple[str, ...], times: tuple[str, ...] = ()
 ) -> dict[str, dict[str, Any] | None] | None:
     """Feature rows of a cohort's case, inference modalities only; None if there is no such case.
 
-    The label, the hospital and the fold stay behind: they are in no table of features.
+    The label, the hospital and the fold stay behind: they are in no table of features. The
+    ``times`` come beside the modalities, under ``"temporal"``.
     """
     if case_id not in cohort.case_id:
         return None
@@ -71,6 +78,9 @@ def cohort_features(
             continue
         row = table.loc[case_id]
         features[modality] = {str(name): _plain(value) for name, value in row.items()}
+    if times and cohort.temporal is not None:
+        gaps = cohort.temporal.loc[case_id]
+        features[TEMPORAL] = {name: _plain(gaps.get(name)) for name in times}
     return features
 
 

@@ -47,7 +47,8 @@ class CaseRequest(Body):
 
     features: Annotated[dict[Name, dict[Name, Cell] | None], Field(max_length=32)] | None = Field(
         default=None,
-        description="Feature values by modality and name; a missing modality is null or left out.",
+        description="Feature values by modality and name; a missing modality is null or left out. "
+        "A bundle that was trained with times takes them beside the modalities, under 'temporal'.",
     )
     case_id: Name | None = Field(
         default=None, description="A case of the cohort that the server was started with."

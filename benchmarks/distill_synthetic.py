@@ -10,12 +10,14 @@ Beside it, for the same patients and modalities: late fusion (mean probability; 
 clinical, histogram boosting else), strong late fusion (the teachers' log-odds summed), and the
 student without the time gate, with the gate on permuted times, and with the time as one more
 clinical feature. Intervals: t over the seeds, whose patients and hospitals are all different.
-With --out-of-fold N, for the first N seeds the cohort's own folds are scored as well.
+With --out-of-fold N, for the first N seeds the cohort's own folds are scored as well. What an
+earlier run wrote to --out with the same sizes is kept and what it lacks is added.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +31,7 @@ from scipy.stats import t as student_t
 
 from api.cli.atomic import write_json
 from distill.baselines import baseline_logits
-from distill.calibrate import lacking
+from distill.calibrate import calibration_masks, lacking
 from distill.cohort import Cohort
 from distill.config import TrainConfig
 from distill.crossfit import TeacherLattice, TrainingData
@@ -78,12 +80,30 @@ def main() -> None:
     parser.add_argument("--preset", default="default")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    runs = []
+    runs = earlier(args)
     for i, seed in enumerate(int(s) for s in args.seeds.split(",")):
         config = TrainConfig.preset(args.preset, seed=seed, threads=1)
-        runs.append(one_seed(config, args, out_of_fold=i < args.out_of_fold))
-        write_json(args.out, summary(runs, args))
+        run = next((r for r in runs if r["seed"] == seed), None)
+        if run is None:
+            runs.append(run := {"seed": seed, "gap_to_optimum": {}})
+        for variant in args.variants.split(","):
+            if variant not in run["gap_to_optimum"]:
+                one_variant(run, variant, config, args)
+                write_json(args.out, summary(runs, args))
+        if i < args.out_of_fold and "out_of_fold_gap" not in run:
+            run["out_of_fold_gap"] = own_folds(cohort_of(seed, args.patients, 30), config)
+            write_json(args.out, summary(runs, args))
     print_table(summary(runs, args))
+
+
+def earlier(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The runs of an earlier call with the same sizes."""
+    if not args.out.exists():
+        return []
+    found = json.loads(args.out.read_text(encoding="utf-8"))
+    asked = {"patients": args.patients, "fresh_patients": args.fresh, "preset": args.preset}
+    same = {name: found.get(name) for name in asked} == asked
+    return list(found["runs"]) if same else []
 
 
 def cohort_of(seed: int, patients: int, hospitals: int) -> Cohort:
@@ -116,40 +136,44 @@ def fresh_patients(cohort: Cohort, variant: str) -> Fresh:
     return Fresh(data=training_data(changed(cohort, variant)), evidence=evidence)
 
 
-def one_seed(config: TrainConfig, args: argparse.Namespace, *, out_of_fold: bool) -> dict[str, Any]:
-    """All variants and baselines of one seed, as gaps to the optimum."""
+def one_variant(
+    run: dict[str, Any], variant: str, config: TrainConfig, args: argparse.Namespace
+) -> None:
+    """Add one variant's gaps to the optimum to a run; with the gate come the baselines."""
     start = time.monotonic()
     cohort = cohort_of(config.seed, args.patients, 30)
-    other = cohort_of(FRESH_SEED + config.seed, args.fresh, 160)
-    gaps: dict[str, Gaps] = {}
-    best: dict[str, float] = {}
-    closed: dict[str, float] = {}
-    for variant in args.variants.split(","):
-        data = usable(training_data(changed(cohort, variant)))
-        settings = replace(config, time_gate=variant in (GATE, PERMUTED))
-        lattice = TeacherLattice(data=data, config=settings)
-        student = fit_student(lattice, NOBODY)
-        fresh = fresh_patients(other, variant)
-        gaps[variant], best = student_gaps(student, fresh)
-        if variant == GATE:
-            gaps[STRONG] = fusion_gaps(fresh, teachers_of(lattice, fresh), data.label, strong=True)
-            gaps[LATE] = fusion_gaps(fresh, late_of(data, fresh), data.label, strong=False)
-            closed = gates(student)
-        print(f"seed {config.seed} {variant}: worst {min(gaps[variant].values()):+.4f}, "
-              f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
-    own = own_folds(cohort, config) if out_of_fold else None
-    n = {name: int(value) for name, value in counts(fresh_patients(other, GATE)).items()}
-    return {"seed": config.seed, "optimum": best, "n": n, "gap_to_optimum": gaps,
-            "gate_at_training_median": closed, "out_of_fold_gap": own}  # fmt: skip
+    fresh = fresh_patients(cohort_of(FRESH_SEED + config.seed, args.fresh, 160), variant)
+    data = usable(training_data(changed(cohort, variant)))
+    settings = replace(config, time_gate=variant in (GATE, PERMUTED))
+    lattice = TeacherLattice(data=data, config=settings)
+    student = fit_student(lattice, NOBODY)
+    gaps = run["gap_to_optimum"]
+    # Sets with the same modalities differ by thousandths: all of them for the student itself.
+    gaps[variant] = student_gaps(student, fresh, every=variant == GATE)
+    if variant == GATE:
+        gaps[STRONG] = fusion_gaps(fresh, teachers_of(lattice, fresh), data.label, strong=True)
+        gaps[LATE] = fusion_gaps(fresh, late_of(data, fresh), data.label, strong=False)
+        run["optimum"] = {name: optimum(fresh, _chosen(name)) for name in gaps[GATE]}
+        run["n"] = counts(fresh)
+        run["gate_at_training_median"] = gates(student)
+    print(f"seed {config.seed} {variant}: worst {min(gaps[variant].values()):+.4f}, "
+          f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
 
 
-def student_gaps(student: FittedStudent, fresh: Fresh) -> tuple[Gaps, dict[str, float]]:
-    """Per mixture, the worst of its evidence sets against the optimum, and that optimum."""
+def student_gaps(student: FittedStudent, fresh: Fresh, *, every: bool) -> Gaps:
+    """Per mixture, the worst of its evidence sets against the optimum.
+
+    Args:
+        student: what is scored.
+        fresh: on whom.
+        every: all evidence sets, instead of those with no bridge and with all.
+    """
     data, shape = fresh.data, student.shape
-    sets = EvidenceSets.enumerate(shape.transfers)
-    masks = np.concatenate([
-        set_masks(sets, data.modalities), single_masks(data.modalities, shape.transfers)
-    ])  # fmt: skip
+    masks = calibration_masks(data.modalities, shape.transfers)
+    if every:
+        sets = EvidenceSets.enumerate(shape.transfers)
+        singles = single_masks(data.modalities, shape.transfers)
+        masks = np.concatenate([set_masks(sets, data.modalities), singles])
     x, present = student.features(data), data.present()
     logit = student.logits(x, masks[None])[0]
     logit[lacking(masks, present)] = np.nan
@@ -158,10 +182,10 @@ def student_gaps(student: FittedStudent, fresh: Fresh) -> tuple[Gaps, dict[str, 
     gaps: Gaps = {}
     for k, mask in enumerate(masks):
         chosen = tuple(m for j, m in enumerate(data.modalities) if mask[j] > 0)
-        name = "+".join(chosen)
-        gaps[name] = min(gaps.get(name, 1.0), against(logit[:, k], fresh, chosen))
-    gaps[FULL] = against(full, fresh, None)
-    return gaps, {name: optimum(fresh, _chosen(name)) for name in gaps}
+        if BASE_MODALITY in chosen or len(chosen) == 1:
+            name = "+".join(chosen)
+            gaps[name] = min(gaps.get(name, 1.0), against(logit[:, k], fresh, chosen))
+    return {**gaps, FULL: against(full, fresh, None)}
 
 
 def _chosen(name: str) -> tuple[str, ...] | None:
@@ -188,11 +212,11 @@ def against(score: np.ndarray, fresh: Fresh, chosen: Sequence[str] | None) -> fl
     return auc_value(fresh.label[has], score[has]) - auc_value(fresh.label[has], best[has])
 
 
-def counts(fresh: Fresh) -> dict[str, float]:
+def counts(fresh: Fresh) -> dict[str, int]:
     """Fresh patients behind each mixture."""
     names = ["+".join(c) for c in mixtures(fresh.data.modalities)]
-    out = {name: float(np.isfinite(_best(fresh, _chosen(name))).sum()) for name in names}
-    return {**out, FULL: float(fresh.label.size)}
+    out = {name: int(np.isfinite(_best(fresh, _chosen(name))).sum()) for name in names}
+    return {**out, FULL: int(fresh.label.size)}
 
 
 def mixtures(modalities: Sequence[str]) -> list[tuple[str, ...]]:
@@ -297,15 +321,15 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
 
 def summary(runs: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
     """Gaps over seeds, differences between variants, and what was to be reached."""
-    names = list(runs[0]["optimum"])
-    scorers = list(runs[0]["gap_to_optimum"])
+    parts = [run["gap_to_optimum"] for run in runs]
+    names = list(parts[0][GATE])
+    scorers = list(parts[0])
 
     def gap(scorer: str, name: str) -> dict[str, Any]:
-        return over_seeds([run["gap_to_optimum"][scorer][name] for run in runs])
+        return over_seeds([part[scorer][name] for part in parts if scorer in part])
 
     def gain(other: str, name: str) -> dict[str, Any]:
-        parts = [run["gap_to_optimum"] for run in runs]
-        return over_seeds([part[GATE][name] - part[other][name] for part in parts])
+        return over_seeds([p[GATE][name] - p[other][name] for p in parts if other in p])
 
     worst = {s: min(names, key=lambda n: gap(s, n)["value"]) for s in scorers}
     targets = [{
@@ -313,7 +337,7 @@ def summary(runs: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> dict
         "target": -WITHIN, "set": worst[GATE], **gap(GATE, worst[GATE]),
         "reached": gap(GATE, worst[GATE])["value"] >= -WITHIN,
         "seeds_with_every_set_within": sum(
-            min(run["gap_to_optimum"][GATE].values()) >= -WITHIN for run in runs
+            min(part[GATE].values()) >= -WITHIN for part in parts
         ),
     }]  # fmt: skip
     return {

@@ -101,7 +101,7 @@ def evaluate_bundle(runtime: StudentRuntime, cohort: Cohort, *, seed: int = 0) -
 def _figures(
     runtime: StudentRuntime,
     cohort: Cohort,
-    x: Float32[np.ndarray, "patients modalities features"],
+    x: Float32[np.ndarray, "patients inputs features"],
     present: Bool[np.ndarray, "patients modalities"],
     seed: int,
 ) -> dict[str, Any]:

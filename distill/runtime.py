@@ -197,9 +197,9 @@ class StudentRuntime:
         return self.preprocessors[self.modalities.index(modality)].schema
 
     def example(self) -> dict[str, dict[str, object] | None]:
-        """A few features of each modality as :meth:`prepare` takes them; nobody's own values.
+        """A few features of each modality, and all times, as :meth:`prepare` takes them.
 
-        Numbers are training medians, words are ones that have a feature.
+        Nobody's own values: numbers are training medians, words are ones that have a feature.
         """
         rows: dict[str, dict[str, object] | None] = {}
         for name, fitted in zip(self.modalities, self.preprocessors):
@@ -207,6 +207,8 @@ class StudentRuntime:
             words = [c for c in fitted.texts if c.words][:EXAMPLE_COLUMNS]
             row: dict[str, object] = {c.name: c.median for c in numbers}
             rows[name] = row | {c.name: c.words[0] for c in words}
+        if self.times is not None:
+            rows[TEMPORAL] = dict(zip(self.times.names, self.times.scale))
         return rows
 
     def prepare(

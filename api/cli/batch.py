@@ -153,8 +153,9 @@ async def _review_all(
     from agent.workflow.session import ReviewSession
     from agent.workflow.state import new_case
     from api.cli.progress import stage_bar
-    from api.inputs import cohort_features, known_clinical
+    from api.inputs import cohort_features, known_clinical, times_of
 
+    times = times_of(kit.student)
     session = ReviewSession(kit, clock=lambda: datetime.now(UTC))
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + PARTIAL)
@@ -164,7 +165,7 @@ async def _review_all(
     with partial.open("a", encoding="utf-8") as file, stage_bar("batch") as show:
         for i, case_id in enumerate(cohort.case_id):
             show(i, len(cohort.case_id), "reviewing")
-            features = cohort_features(cohort, case_id, kit.layout.modalities)
+            features = cohort_features(cohort, case_id, kit.layout.modalities, times)
             if case_id in finished or features is None:
                 continue
             if not known_clinical(features):

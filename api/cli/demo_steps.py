@@ -247,5 +247,6 @@ def _held_out_features(plan: DemoPlan) -> dict[str, Any]:
     whole = [c for c in cohort.case_id if all(c in cohort.tables[m].index for m in modalities)]
     if not whole:
         raise CommandError("No held-out patient has every modality; take another --seed.")
-    features = cohort_features(cohort, whole[0], modalities)
+    times = cohort.manifest.label.temporal
+    features = cohort_features(cohort, whole[0], modalities, times)
     return features or {}

@@ -53,6 +53,7 @@ def review(
 
     The file holds what POST /v1/cases takes, or feature rows by modality alone:
     {"clinical": {"age": 67}, "genomics": null}. A modality that is null or left out is missing.
+    A bundle trained on a cohort with times takes them too: "temporal": {"days_ct_to_surgery": 21}.
 
     Examples:
       greenboard review --bundle bundle --case case.json --policy rule

@@ -12,7 +12,7 @@ from agent.workflow.errors import WorkflowError
 from agent.workflow.state import Decision
 from api.deps import IdempotencyKey, Parts, Reviewer, Server, Viewer
 from api.idempotency import Once
-from api.inputs import cohort_features
+from api.inputs import cohort_features, times_of
 from api.problems import ProblemError, documented
 from api.reviews import NewCase, case_not_found
 from api.schemas import (
@@ -65,7 +65,9 @@ def _new_case(server: Server, body: CaseRequest) -> NewCase:
 def _from_cohort(server: Server, case_id: str) -> dict[str, Any]:
     features = None
     if server.cohort is not None:
-        features = cohort_features(server.cohort, case_id, server.kit.layout.modalities)
+        features = cohort_features(
+            server.cohort, case_id, server.kit.layout.modalities, times_of(server.kit.student)
+        )
     if features is None:
         reason = (
             "No cohort is loaded; start the server with --cohort DIR, or send the features."

@@ -235,3 +235,10 @@ def test_evaluation_reads_the_cohort_s_times(bundle, timed_cohort):
     silent = evaluate_bundle(runtime, replace(timed_cohort, temporal=None))
     assert told != other
     assert silent["full"]["auc"]["value"] not in (told, other)
+
+
+def test_the_example_of_a_bundle_with_times_can_be_prepared(bundle):
+    runtime = StudentRuntime.open(bundle)
+    example = runtime.example()
+    assert set(example["temporal"]) == {DAYS}
+    assert runtime.prepare(example).cautions == ()
