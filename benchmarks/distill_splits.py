@@ -195,7 +195,7 @@ def summary(rows: list[Row]) -> Row:
     auc = {m: {a: figure(values(a, m)) for a in arms if m in rows[0]["auc"][a]} for m in mixtures}
     best = {m: best_baseline(auc[m]) for m in mixtures}
     against = {
-        "student_minus": {a: versus("student", a) for a in arms if a != "student"},
+        "student_minus": {a: versus("student", a) for a in auc[FULL] if a != "student"},
         "permuted_minus_twin": versus("permuted", "twin"),
         "twin_minus_late_fusion": versus("twin", LATE),
     }
