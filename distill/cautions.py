@@ -24,28 +24,26 @@ NO_RANGES = (
 )
 
 
-def limits(column: NumberColumn) -> tuple[float, float]:
-    """Smallest and largest value that needs no caution.
+def limits(
+    spans: Float64[np.ndarray, "numbers 2"],
+) -> tuple[Float64[np.ndarray, " numbers"], Float64[np.ndarray, " numbers"]]:
+    """Smallest and largest values that need no caution, for columns of these training spans.
 
     A flag or a share (0 to 1) has no margin, and what was never negative stays so.
     """
-    if column.span is None:
-        return np.inf, -np.inf
-    low, high = column.span
-    if (low, high) == (0.0, 1.0):
-        return low, high
-    margin = MARGIN * (high - low)
-    return (low - margin if low < 0 else max(0.0, low - margin)), high + margin
+    low, high = spans[:, 0], spans[:, 1]
+    share = (low == 0.0) & (high == 1.0)
+    margin = np.where(share, 0.0, MARGIN * (high - low))
+    below = low - margin
+    return np.where(low < 0, below, np.maximum(0.0, below)), high + margin
 
 
 def unusual_numbers(
     raw: RawTable, fitted: TablePreprocessor
 ) -> Bool[np.ndarray, "rows numbers"]:  # fmt: skip
     """Which numbers that the student looks at lie outside the limits."""
-    bounds: Float64[np.ndarray, "numbers 2"] = np.array(
-        [limits(c) for c in fitted.numbers], dtype=np.float64
-    ).reshape(-1, 2)
-    outside = (raw.numbers < bounds[:, 0]) | (raw.numbers > bounds[:, 1])
+    low, high = limits(fitted.spans)
+    outside = (raw.numbers < low) | (raw.numbers > high)
     return np.asarray(outside & fitted.reads_numbers)
 
 

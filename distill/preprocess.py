@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,72 @@ class TextColumn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Words:
+    """Where the words of one text column are counted; None where no feature of theirs is kept."""
+
+    column: int
+    feature: Mapping[str, int | None]
+    unknown: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Which features come from where, as arrays.
+
+    Attributes:
+        at: the features that are numbers.
+        which: the numeric columns that they come from.
+        columns: how each of them is treated.
+        words: one entry a text column that has a part in the features.
+        families: features that count a gene family.
+        burden: the feature that is the burden, None if it is not kept.
+    """
+
+    at: Int[np.ndarray, " kept"]
+    which: Int[np.ndarray, " kept"]
+    columns: tuple[NumberColumn, ...]
+    words: tuple[_Words, ...]
+    families: tuple[tuple[int, Family], ...]
+    burden: int | None
+
+    @cached_property
+    def _constants(self) -> Float64[np.ndarray, "3 kept"]:
+        rows = [(c.median, c.mean, c.scale) for c in self.columns]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), 3).T
+
+    @cached_property
+    def _shaped(self) -> tuple[tuple[str, Int[np.ndarray, " columns"]], ...]:
+        """The columns of each transform that works on many at once."""
+        kinds = [c.transform for c in self.columns]
+        return tuple(
+            (kind, np.array([j for j, k in enumerate(kinds) if k == kind], dtype=np.int64))
+            for kind in (LOG, SIGNED_LOG)
+            if kind in kinds
+        )
+
+    @cached_property
+    def _curves(self) -> tuple[tuple[int, Float64[np.ndarray, "2 knots"]], ...]:
+        return tuple(
+            (j, np.array(c.knots, dtype=np.float64).T)
+            for j, c in enumerate(self.columns)
+            if c.transform == QUANTILE
+        )
+
+    def scaled(
+        self, numbers: Float64[np.ndarray, "rows numbers"]
+    ) -> Float64[np.ndarray, "rows kept"]:
+        """Imputed, transformed, scaled and clipped."""
+        median, mean, scale = self._constants
+        values = numbers[:, self.which]
+        values = np.where(np.isfinite(values), values, median)
+        for kind, columns in self._shaped:
+            values[:, columns] = _unskewed(kind, values[:, columns])
+        for j, curve in self._curves:
+            values[:, j] = np.interp(values[:, j], curve[0], curve[1])
+        return np.asarray(np.clip((values - mean) / scale, -CLIP, CLIP))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TablePreprocessor:
     """Turns raw rows of one modality into a float32 matrix.
 
@@ -90,7 +157,7 @@ class TablePreprocessor:
         names = self.encoded_names
         return tuple(names[i] for i in self.selected)
 
-    @property
+    @cached_property
     def reads_numbers(self) -> Bool[np.ndarray, " numbers"]:
         """Which numeric columns have a part in the features that are kept."""
         kept = np.isin(np.arange(len(self.numbers)), self.selected)
@@ -101,7 +168,7 @@ class TablePreprocessor:
                 kept[list(family.columns)] = True
         return np.asarray(kept | derived)
 
-    @property
+    @cached_property
     def reads_texts(self) -> Bool[np.ndarray, " texts"]:
         """Which text columns have a part in the features that are kept."""
         owner = [column for column, _ in self._word_index()]
@@ -116,49 +183,52 @@ class TablePreprocessor:
     def transform(self, raw: RawTable) -> Float32[np.ndarray, "rows features"]:
         """Features of these patients, float32, scaled, without missing values."""
         out = np.zeros((len(raw), len(self.selected)), dtype=np.float64)
-        n_numbers = len(self.numbers)
-        plain = [(at, i) for at, i in enumerate(self.selected) if i < n_numbers]
-        if plain:
-            at, which = (np.array(part, dtype=np.int64) for part in zip(*plain))
-            out[:, at] = self._scaled(raw.numbers, which)
-        words = self._word_index()
-        for column, i in enumerate(self.selected):
-            if i >= n_numbers:
-                out[:, column] = self._extra(raw, words, i - n_numbers)
+        plan = self._plan
+        if plan.at.size:
+            out[:, plan.at] = plan.scaled(raw.numbers)
+        for words in plan.words:
+            for row, cell in enumerate(raw.texts[:, words.column]):
+                feature = words.feature.get(cell, words.unknown)
+                if feature is not None:
+                    out[row, feature] = 1.0
+        for feature, family in plan.families:
+            out[:, feature] = np.clip(family.scaled(raw.numbers), -CLIP, CLIP)
+        if plan.burden is not None:
+            mean, scale = self.burden or (0.0, 1.0)
+            out[:, plan.burden] = np.clip((burden(raw.numbers) - mean) / scale, -CLIP, CLIP)
         return out.astype(np.float32)
 
-    def _scaled(
-        self, numbers: Float64[np.ndarray, "rows numbers"], which: Int[np.ndarray, " kept"]
-    ) -> Float64[np.ndarray, "rows kept"]:
-        columns = [self.numbers[i] for i in which]
-        values = numbers[:, which]
-        median = np.array([c.median for c in columns])
-        values = np.where(np.isfinite(values), values, median)
-        for j, column in enumerate(columns):
-            if column.transform != IDENTITY:
-                values[:, j] = _apply(column, values[:, j])
-        mean = np.array([c.mean for c in columns])
-        scale = np.array([c.scale for c in columns])
-        return np.asarray(np.clip((values - mean) / scale, -CLIP, CLIP))
+    @cached_property
+    def _plan(self) -> _Plan:
+        """What :meth:`transform` does, looked up once: a case has to be prepared in no time."""
+        n_numbers, words = len(self.numbers), self._word_index()
+        first_family = n_numbers + len(words)
+        place = {i: at for at, i in enumerate(self.selected)}
+        plain = [i for i in self.selected if i < n_numbers]
+        by_column = {}
+        for j, column in enumerate(self.texts):
+            at = {w: place.get(n_numbers + k) for k, (c, w) in enumerate(words) if c == j}
+            unknown = at.pop(UNKNOWN)
+            if unknown is not None or any(feature is not None for feature in at.values()):
+                by_column[column.name] = _Words(column=j, feature=at, unknown=unknown)
+        families = enumerate(self.families, start=first_family)
+        return _Plan(
+            at=np.array([place[i] for i in plain], dtype=np.int64),
+            which=np.array(plain, dtype=np.int64),
+            columns=tuple(self.numbers[i] for i in plain),
+            words=tuple(by_column.values()),
+            families=tuple((place[i], family) for i, family in families if i in place),
+            burden=None if self.burden is None else place.get(first_family + len(self.families)),
+        )
 
     def _word_index(self) -> list[tuple[int, str]]:
         return [(j, word) for j, c in enumerate(self.texts) for word in (*c.words, UNKNOWN)]
 
-    def _extra(
-        self, raw: RawTable, words: Sequence[tuple[int, str]], i: int
-    ) -> Float64[np.ndarray, " rows"]:
-        if i < len(words):
-            column, word = words[i]
-            cells = raw.texts[:, column]
-            if word == UNKNOWN:
-                known = self.texts[column].words
-                return np.array([cell not in known for cell in cells], dtype=np.float64)
-            return np.asarray(cells == word, dtype=np.float64)
-        if i < len(words) + len(self.families):
-            scaled = self.families[i - len(words)].scaled(raw.numbers)
-            return np.asarray(np.clip(scaled, -CLIP, CLIP))
-        mean, scale = self.burden or (0.0, 1.0)
-        return np.asarray(np.clip((burden(raw.numbers) - mean) / scale, -CLIP, CLIP))
+    @cached_property
+    def spans(self) -> Float64[np.ndarray, "numbers 2"]:
+        """Smallest and largest training value of each number; inf and -inf where none was known."""
+        bounds = [c.span if c.span is not None else (np.inf, -np.inf) for c in self.numbers]
+        return np.array(bounds, dtype=np.float64).reshape(len(bounds), 2)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``preprocess.json``."""
@@ -216,15 +286,19 @@ def burden(numbers: Float64[np.ndarray, "rows numbers"]) -> Float64[np.ndarray, 
     return np.asarray(np.log1p(np.nansum(numbers, axis=1)))
 
 
-def _apply(column: NumberColumn, v: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, " rows"]:
-    if column.transform == LOG:
+def _unskewed(kind: str, v: Float64[np.ndarray, "*cells"]) -> Float64[np.ndarray, "*cells"]:
+    if kind == LOG:
         return np.asarray(np.log1p(np.maximum(v, 0.0)))
-    if column.transform == SIGNED_LOG:
-        return np.asarray(np.sign(v) * np.log1p(np.abs(v)))
+    return np.asarray(np.sign(v) * np.log1p(np.abs(v)))
+
+
+def _apply(column: NumberColumn, v: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, " rows"]:
+    if column.transform == IDENTITY:
+        return v
     if column.transform == QUANTILE:
         at, score = zip(*column.knots)
         return np.asarray(np.interp(v, at, score))
-    return v
+    return _unskewed(column.transform, v)
 
 
 def _skewness(v: Float64[np.ndarray, " rows"]) -> float:

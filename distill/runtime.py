@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,7 @@ class StudentRuntime:
         label: Mapping[str, Any] = self.bundle.manifest["label"]
         return str(label["negative"]), str(label["positive"])
 
-    @property
+    @cached_property
     def tokens(self) -> tuple[str, ...]:
         """Modalities, then transfers: the order of a mask."""
         return self.modalities + tuple(t.name for t in self.transfers)
@@ -311,10 +312,14 @@ class StudentRuntime:
         inside = self.calibration.members(np.array([logit]), mask)[0]
         return tuple(name for name, stays in zip(self.classes, inside) if stays)
 
+    @cached_property
+    def _transfers(self) -> Mapping[str, Transfer]:
+        return {t.name: t for t in self.transfers}
+
     def _mask(
         self, case: PreparedCase, transfers_run: Sequence[str]
     ) -> Float32[np.ndarray, "1 tokens"]:
-        known = {t.name: t for t in self.transfers}
+        known = self._transfers
         inside = {BASE_MODALITY}
         for name in transfers_run:
             if name not in known:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,8 @@ MISSING_TEXT = ""
 MAX_NUMBER = float(np.finfo(np.float32).max)
 """The largest magnitude of a number: features are float32 in the end."""
 SHOWN = 8
+PLAIN = frozenset({float, int, type(None), np.float64})
+"""Types of numbers that need no second look; true and false are of neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +35,15 @@ class TableSchema:
     numbers: tuple[str, ...]
     texts: tuple[str, ...]
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """All column names."""
         return self.numbers + self.texts
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The same, to look names up in."""
+        return frozenset(self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,17 +187,31 @@ def refuse_unknown(sent: Sequence[str], known: Sequence[str], what: str) -> None
     )
 
 
+def _row_numbers(row: Mapping[str, object], schema: TableSchema) -> Float64[np.ndarray, " numbers"]:
+    """All numbers at once where nothing is the matter with any, else one by one, to say which."""
+    values = [row.get(name) for name in schema.numbers]
+    if set(map(type, values)) <= PLAIN:
+        try:
+            numbers = np.array(values, dtype=np.float64)
+        except OverflowError:  # a whole number too long for any float
+            numbers = np.array([np.inf])
+        if not (np.abs(numbers) > MAX_NUMBER).any():
+            return numbers
+    each = [as_number(name, value) for name, value in zip(schema.numbers, values)]
+    return np.array(each, dtype=np.float64)
+
+
 def raw_row(row: Mapping[str, object], schema: TableSchema) -> RawTable:
     """Read one patient's features by name; names that are left out count as missing.
 
     Raises:
         FeatureError: for an unknown name (with the nearest known one) or a value of a wrong type.
     """
-    refuse_unknown(list(row), schema.columns, "feature")
+    if not row.keys() <= schema.known:
+        refuse_unknown(list(row), schema.columns, "feature")
     texts = [_as_word(name, row.get(name)) for name in schema.texts]
-    numbers = [as_number(name, row.get(name)) for name in schema.numbers]
     return RawTable(
         schema=schema,
-        numbers=np.array([numbers], dtype=np.float64).reshape(1, len(schema.numbers)),
+        numbers=_row_numbers(row, schema).reshape(1, len(schema.numbers)),
         texts=np.array([texts], dtype=object).reshape(1, len(schema.texts)),
     )
