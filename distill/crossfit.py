@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int8, Int16
+from scipy.special import expit
 
 from distill.config import TrainConfig
 from distill.errors import TrainingError
 from distill.loop import Attend, Unattended
-from distill.privileged import held_out_probability, softened
+from distill.privileged import held_out_probability, plain_log_odds, softened
 from distill.table import RawTable
 from distill.teacher import CANDIDATES, Teacher, TeacherFit, choose, fit_teacher
 
@@ -134,7 +135,9 @@ class TeacherLattice:
     def target(self, excluded: Folds) -> Float64[np.ndarray, " patients"]:
         """What inference teachers are fitted on: labels softened by the privileged modalities.
 
-        NaN for rows outside the fit and for labels that are not kept; neither takes part.
+        Where a label is not kept, the privileged teachers' log-odds added up stand in for it: they
+        label the patients whom nobody else does. NaN for rows outside the fit and for unlabelled
+        ones that no privileged modality knows; neither takes part.
         """
         if excluded not in self._targets:
             data = self.data
@@ -147,33 +150,54 @@ class TeacherLattice:
                 voices[rows, j] = held_out_probability(
                     table.raw.take(inside), data.label[rows].astype(np.int64), data.fold[rows]
                 )
-            out = np.full(data.label.size, np.nan)
+            out = self._stand_ins(excluded)
             out[seen] = softened(data.label[seen].astype(np.float64), voices[seen])
             self._targets[excluded] = out
         return self._targets[excluded]
 
-    def fit(self, modality: str, excluded: Folds) -> TeacherFit:
-        """Candidates fitted on the labelled patients outside ``excluded`` who have the modality.
+    def _stand_ins(self, excluded: Folds) -> Float64[np.ndarray, " patients"]:
+        """Probability of unlabelled rows by all privileged modalities together; NaN for others."""
+        data = self.data
+        voices = np.full((data.label.size, len(data.privileged)), np.nan)
+        if data.labelled.all():
+            return np.full(data.label.size, np.nan)
+        for j, name in enumerate(data.privileged):
+            table = data.tables[name]
+            inside = np.flatnonzero(data.rows(excluded)[table.row])
+            rows = table.row[inside]
+            voices[rows, j] = plain_log_odds(
+                table.raw.take(inside), data.label[rows].astype(np.int64), data.labelled[rows]
+            )
+        heard = np.isfinite(voices).any(axis=1)
+        return np.where(heard, expit(np.nansum(voices, axis=1)), np.nan)
 
-        Preprocessing looks at no label, so it is fitted on the unlabelled ones as well.
+    def fit(self, modality: str, excluded: Folds) -> TeacherFit:
+        """Candidates fitted on the patients outside ``excluded`` who have the modality.
+
+        Inference teachers learn :meth:`target`, so from unlabelled patients too where a privileged
+        modality labels them; privileged ones learn labels. Preprocessing looks at no label, so it
+        is fitted on everyone.
         """
         key = (modality, excluded)
         if key not in self._fits:
-            table = self.data.tables[modality]
-            seen = self.data.rows(excluded)
+            data, table = self.data, self.data.tables[modality]
+            seen = data.rows(excluded)
             everyone = np.flatnonzero(seen[table.row])
-            inside = np.flatnonzero((seen & self.data.labelled)[table.row])
-            names = (*self.data.modalities, *self.data.privileged)
-            hard = modality in self.data.privileged or not self.data.privileged
+            hard = modality in data.privileged or not data.privileged
+            target = None if hard else self.target(excluded)
+            taught = seen & data.labelled if target is None else np.isfinite(target)
+            inside = np.flatnonzero(taught[table.row])
+            rows = table.row[inside]
+            label = data.label[rows].astype(np.int64)
+            if target is not None:
+                label = np.where(data.labelled[rows], label, target[rows] > 0.5)
+            names = (*data.modalities, *data.privileged)
             self._fits[key] = fit_teacher(
-                modality,
-                table.raw.take(inside),
-                self.data.label[table.row[inside]].astype(np.int64),
-                self.config,
+                modality, table.raw.take(inside), label, self.config,
                 seed_for(self.config, 10 + names.index(modality), excluded),
-                target=None if hard else self.target(excluded)[table.row[inside]],
+                target=None if target is None else target[rows],
                 everyone=table.raw.take(everyone),
-            )
+            )  # fmt: skip
             self.on_fit(f"teacher of {modality}")
         return self._fits[key]
 
@@ -182,16 +206,19 @@ class TeacherLattice:
     ) -> dict[str, Float64[np.ndarray, " patients"]]:
         """Every candidate's log-odds for the rows outside ``excluded``, none of them fitted on.
 
-        Labelled rows are held out with their fold; unlabelled ones were never fitted on, so the
-        fit of all labelled rows speaks plainly. NaN for everyone else.
+        Rows that the fit has learnt from are held out with their fold. Where unlabelled ones were
+        never fitted on, the fit of all labelled rows speaks plainly. NaN for everyone else.
         """
         data, table = self.data, self.data.tables[modality]
         out = {name: np.full(data.label.size, np.nan) for name in CANDIDATES}
+        taught = data.labelled
+        if data.privileged and modality in data.modalities:
+            taught = np.ones_like(data.labelled)
         parts = [
-            (excluded | group, np.isin(data.fold, sorted(group)) & data.labelled)
+            (excluded | group, np.isin(data.fold, sorted(group)) & taught)
             for group in inner_groups(set(data.folds) - excluded)
         ]
-        for unseen, rows in (*parts, (excluded, data.rows(excluded) & ~data.labelled)):
+        for unseen, rows in (*parts, (excluded, data.rows(excluded) & ~taught)):
             inside = np.flatnonzero(rows[table.row])
             if not inside.size:
                 continue

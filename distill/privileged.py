@@ -9,7 +9,7 @@ mean of the hard label and this soft one (learning using privileged information:
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from sklearn.linear_model import LogisticRegression
 
 from distill.preprocess import fit_preprocessor
@@ -45,6 +45,30 @@ def held_out_probability(
         model = LogisticRegression(C=PENALTY_C, solver="newton-cholesky")
         model.fit(features[other], label[other])
         out[~other] = model.predict_proba(features[~other])[:, 1]
+    return out
+
+
+def plain_log_odds(
+    raw: RawTable,
+    label: Int[np.ndarray, " rows"],
+    labelled: Bool[np.ndarray, " rows"],
+) -> Float64[np.ndarray, " rows"]:
+    """Log-odds of the unlabelled rows by a regression of all labelled ones; NaN for the latter.
+
+    NaN throughout where too few of a class are labelled to learn from.
+
+    Args:
+        raw: one privileged modality's values.
+        label: the rows' classes; those of unlabelled rows are not looked at.
+        labelled: which rows' labels may be seen.
+    """
+    out = np.full(label.size, np.nan)
+    known = label[labelled]
+    if labelled.all() or np.bincount(known, minlength=2).min() < MIN_OF_A_CLASS:
+        return out
+    features = fit_preprocessor(raw).transform(raw)
+    model = LogisticRegression(C=PENALTY_C, solver="newton-cholesky").fit(features[labelled], known)
+    out[~labelled] = model.decision_function(features[~labelled])
     return out
 
 

@@ -26,6 +26,8 @@ def random_sets(
     other modality without clinical included.
     """
     batch, m = present.shape
+    if m == 1:  # a student of one modality: there is one set
+        return np.ones((batch, sets, 1 + len(shape.transfers)), dtype=np.float32)
     draws = (batch, sets)
     everything = rng.random(draws) < EVERYTHING
     processed = (rng.random((*draws, m)) < 0.5) | everything[..., None]

@@ -129,7 +129,8 @@ class Bridges(nn.Module):
     def __init__(self, shape: StudentShape) -> None:
         super().__init__()
         t, hidden = len(shape.transfers), shape.latent
-        self.register_buffer("source", torch.tensor(shape.sources), persistent=False)
+        source = torch.tensor(shape.sources, dtype=torch.long)
+        self.register_buffer("source", source, persistent=False)
         self.first = GroupedLinear(t, shape.width, hidden)
         self.to_latent = GroupedLinear(t, hidden, shape.latent)
         self.to_logit = GroupedLinear(t, hidden, 1)

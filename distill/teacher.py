@@ -72,13 +72,14 @@ class BoostingLearner:
         return np.asarray(np.clip(z, -LOGIT_LIMIT, LOGIT_LIMIT))
 
 
-def _boost(
+def boost(
     features: Float32[np.ndarray, "rows features"],
     target: Float[np.ndarray, " rows"],
     *,
     rounds: int,
     seed: int,
 ) -> Any:
+    """Gradient-boosted trees on targets from 0 to 1; gives log-odds as raw scores."""
     # One thread: with hundreds of rows the threads would mostly wait for each other, and on a busy
     # machine they wait by spinning.
     params = {
@@ -108,7 +109,7 @@ def screen(
         random_state=seed, n_jobs=config.n_threads,
     ).fit(features, label)  # fmt: skip
     hard = label.astype(np.float64)
-    booster = _boost(features, hard, rounds=max(20, config.boosting_rounds // 2), seed=seed)
+    booster = boost(features, hard, rounds=max(20, config.boosting_rounds // 2), seed=seed)
     gain = booster.feature_importance(importance_type="gain")
     rank = rankdata(-forest.feature_importances_) + rankdata(-gain)
     best = np.argsort(rank, kind="stable")[: config.screen_to]
@@ -226,7 +227,7 @@ def fit_teacher(
     }
     learners[BOOSTING] = BoostingLearner(
         boosters=tuple(
-            _boost(features, aim, rounds=config.boosting_rounds, seed=seed + i)
+            boost(features, aim, rounds=config.boosting_rounds, seed=seed + i)
             for i in range(config.boosters)
         )
     )

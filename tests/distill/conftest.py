@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from distill.cohort import Cohort
 from distill.config import TrainConfig
@@ -77,6 +78,12 @@ TINY_CONFIG = replace(
     epochs=15, learning_rate=0.02, screen_to=10, screen_trees=10, boosting_rounds=15,
     synthetic_rows=100, batch=64, width=12, latent=4, token=8, heads=2,
 )  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """As in training: with tensors this small, more threads only wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -77,20 +77,35 @@ def test_a_fold_of_one_class_is_refused(data: TrainingData):
         check_labels(replace(data, label=label), TRIPLES)
 
 
-def test_unlabelled_patients_get_plain_soft_labels_and_labelled_ones_held_out_ones(
+def test_whoever_a_teacher_was_fitted_on_is_held_out_and_others_get_its_plain_word(
     few: TrainingData, tiny_config: TrainConfig
 ):
     lattice = TeacherLattice(data=few, config=tiny_config)
     excluded = frozenset({0})
-    teacher, logit = lattice.teacher("genomics", excluded)
-    table = few.tables["genomics"]
-    plain = np.full(200, np.nan)
-    plain[table.row] = teacher.logit(table.raw)
-    seen, labelled = np.isfinite(logit), few.labelled
-    assert np.array_equal(logit[seen & ~labelled], plain[seen & ~labelled])
-    assert not np.isclose(logit[seen & labelled], plain[seen & labelled]).any()
+    for modality, taught in (("proteomics", few.labelled), ("genomics", np.ones(200, dtype=bool))):
+        teacher, logit = lattice.teacher(modality, excluded)
+        table = few.tables[modality]
+        plain = np.full(200, np.nan)
+        plain[table.row] = teacher.logit(table.raw)
+        seen = np.isfinite(logit)
+        assert np.array_equal(logit[seen & ~taught], plain[seen & ~taught])
+        held_out = ~np.isclose(logit[seen & taught], plain[seen & taught])
+        assert held_out.mean() > 0.95
     together, _ = soft_labels(lattice, excluded)
     assert np.isfinite(together[few.fold != 0]).all()
+
+
+def test_privileged_modalities_label_the_rest_for_the_teachers_of_the_others(
+    few: TrainingData, tiny_config: TrainConfig
+):
+    target = TeacherLattice(data=few, config=tiny_config).target(frozenset({0}))
+    having = np.isin(np.arange(200), few.tables["proteomics"].row)
+    seen = few.fold != 0
+    assert np.array_equal(np.isfinite(target), seen & (few.labelled | having))
+    silent = np.isfinite(target) & ~few.labelled
+    assert ((target[silent] > 0.5) == few.label[silent]).mean() > 0.65
+    alone = TeacherLattice(data=replace(few, privileged=()), config=tiny_config)
+    assert np.array_equal(np.isfinite(alone.target(frozenset({0}))), seen & few.labelled)
 
 
 def test_the_task_loss_sees_labelled_rows_only(few: TrainingData, tiny_config: TrainConfig):
