@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,8 @@ from distill.crossfit import TeacherLattice, TrainingData
 from distill.errors import TrainingError
 from distill.fit import fit_student, make_batches, soft_labels
 from distill.semi import check_labels, draw_labels, keep_labels
-from distill.train import Trainer, training_data
+from distill.train import Trained, Trainer, training_data
+from distill.write import write_bundle
 
 NOTHING = frozenset[int]()
 TRIPLES = [frozenset({a, b, c}) for a in range(5) for b in range(a) for c in range(b)]
@@ -154,3 +158,21 @@ def test_command_refuses_in_one_line_and_leaves_nothing(tiny_cohort: Cohort, tmp
         assert said in str(result.exception or result.output)
     assert not out.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cohort"]
+
+
+def test_bundle_and_card_say_how_many_labels_were_used(
+    trained: Trained, bundle_path: Path, tmp_path: Path
+):
+    few = replace(trained, data=keep_labels(trained.data, 110, seed=0))
+    kwh = {"clinical": 0.0, "genomics": 0.6, "pathology": 0.06}
+    out = write_bundle(
+        few, tmp_path / "few", pipeline_kwh=kwh, transfer_kwh=1e-7,
+        created=datetime(2024, 5, 1, tzinfo=UTC),
+    )  # fmt: skip
+    for folder, used in ((out, 110), (bundle_path, 200)):
+        for name in ("manifest.json", "metrics.json"):
+            assert json.loads((folder / name).read_text())["n_labels"] == used
+    assert (
+        "with 110 labels: the other 90 were labelled by teachers" in (out / "card.md").read_text()
+    )
+    assert "all of them labelled" in (bundle_path / "card.md").read_text()
