@@ -1,4 +1,4 @@
-"""``greenboard cohort``: check a cohort folder, or write the synthetic one."""
+"""``greenboard cohort``: check a cohort folder, write the synthetic one, choose columns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from api.cli.cohort_select import select
+
 if TYPE_CHECKING:
     from distill.cohort_check import CohortReport, GroupRow, ModalityRow
     from distill.synthetic_truth import BestAuc, Truth
@@ -17,7 +19,10 @@ NOT_CLEAN = 2
 TOP_HOSPITALS = 12
 MAX_SHOWN = 40
 
-app = typer.Typer(help="Check cohort folders and write the synthetic one.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check cohort folders, write the synthetic one, choose columns.", no_args_is_help=True
+)
+app.command("select")(select)
 
 
 @app.command("check")

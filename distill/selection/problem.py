@@ -114,8 +114,10 @@ def mrmr_problem(
     with the mean redundancy taken over pairs of different variables.
 
     Raises:
-        SelectionError: if the parts do not fit together or k is out of range.
+        SelectionError: if the parts do not fit together, or k or trade_off is out of range.
     """
+    if not trade_off >= 0:  # NaN is refused as well
+        raise SelectionError(f"trade_off is {trade_off}; use 0 (relevance alone) or more.")
     return SelectionProblem(
         names=tuple(names), relevance=relevance, redundancy=redundancy, k=k,
         weight=2.0 * trade_off / (k - 1) if k > 1 else 0.0,

@@ -4,7 +4,8 @@ The constraint is kept by the circuit, not by a penalty: it starts in the Dicke 
 superposition of all choices of k variables, and mixes by exchanges between neighbours on a ring
 (the XY mixer of the quantum alternating operator ansatz: Hadfield et al. 2019, Algorithms 12:34,
 section 4.2; Wang et al. 2020, Phys. Rev. A 101:012320). Every sample is a choice of exactly k.
-Angles are improved by COBYLA on means over samples, as on a device: no state vector is read out.
+Angles follow a linear ramp fixed in advance (costs grow, exchanges shrink), which needs one circuit
+run; COBYLA can improve them on means over samples, as on a device: no state vector is read out.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from distill.selection.problem import (
 )
 
 SCALE_DRAWS = 256
-PHASE, EXCHANGE = 0.6, 0.9
-"""Angles of the first try: costs ramp up, exchanges ramp down, as in slow annealing."""
+PHASE, EXCHANGE = 2.0, 1.0
+"""Ends of the ramp, for costs scaled to a spread of 1; set on ten made-up problems of 16 variables
+(seeds 1000 to 1009 of ``benchmarks/distill_selection.py``), none of which is reported."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,15 +107,15 @@ class QaoaSolver:
 
     Attributes:
         layers: p, cost and mixer layers.
-        tries: circuit runs to improve the angles, at least 2p + 2; 0 keeps the first ramp.
+        tries: circuit runs to improve the angles, at least 2p + 2; 0 keeps the ramp.
         shots: samples of each of these runs.
         last_shots: samples of the last run, of which the best is chosen.
     """
 
     name: ClassVar[str] = "qaoa"
     max_variables: ClassVar[int | None] = 20
-    layers: int = 4
-    tries: int = 24
+    layers: int = 10
+    tries: int = 0
     shots: int = 1024
     last_shots: int = 4096
 
@@ -125,7 +127,7 @@ class QaoaSolver:
             )
 
     def solve(self, problem: SelectionProblem, rng: np.random.Generator) -> Selection:
-        """Improve the angles, sample once more, keep the best sample.
+        """Improve the angles if asked to, sample, keep the best sample.
 
         Raises:
             SelectionError: if there are more than 20 variables, or qiskit is not installed.

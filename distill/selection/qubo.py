@@ -97,13 +97,41 @@ def descend(qubo: Qubo, bits: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
 
     The latter by :func:`sufficient_penalty`'s claim; it turns any solver's sample into a choice.
     """
+    symmetric = qubo.matrix + qubo.matrix.T
+    linear = np.diag(qubo.matrix)
+    np.fill_diagonal(symmetric, 0.0)
+    # A flip must gain more than rounding, or equal strings would take turns for ever.
+    least = 1e-12 * max(1.0, float(np.abs(qubo.matrix).max()) * bits.size)
     current = bits.copy()
-    energy = float(qubo.energy(current))
+    slope = linear + symmetric @ current
     while True:
-        flipped = current ^ np.eye(current.size, dtype=bool)
-        after = qubo.energy(flipped)
-        best = int(np.argmin(after))
-        # A flip must gain more than rounding, or equal strings would take turns for ever.
-        if after[best] >= energy - 1e-12 * max(1.0, abs(energy)):
+        change = np.where(current, -slope, slope)
+        best = int(np.argmin(change))
+        if change[best] >= -least:
             return current
-        current, energy = flipped[best], float(after[best])
+        slope = slope + symmetric[best] * (-1.0 if current[best] else 1.0)
+        current[best] = not current[best]
+
+
+def exchange(problem: SelectionProblem, bits: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Steepest exchanges of a chosen variable for another until none raises the objective.
+
+    Single flips must climb over the penalty between one choice of k and the next; exchanges need
+    not, which is what a walk among hundreds of variables lacks.
+    """
+    current = bits.copy()
+    size = np.abs(problem.relevance) + problem.weight * problem.redundancy.sum(axis=1)
+    # As in :func:`descend`: more than rounding, which grows with what is added up.
+    least = 1e-12 * max(1.0, float(size.max()))
+    while True:
+        inside, outside = np.flatnonzero(current), np.flatnonzero(~current)
+        if not inside.size or not outside.size:
+            return current
+        worth = problem.relevance - problem.weight * (problem.redundancy @ current)
+        gain = worth[outside] - worth[inside][:, None]
+        # The newcomer was counted against the one that leaves.
+        gain += problem.weight * problem.redundancy[np.ix_(inside, outside)]
+        leaves, enters = np.unravel_index(int(np.argmax(gain)), gain.shape)
+        if gain[leaves, enters] <= least:
+            return current
+        current[inside[leaves]], current[outside[enters]] = False, True

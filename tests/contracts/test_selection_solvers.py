@@ -29,7 +29,7 @@ def solver(request: pytest.FixtureRequest) -> Solver:
     if name in EXTRA and find_spec(EXTRA[name]) is None:
         pytest.skip(f"the extra 'quantum' is not installed ({EXTRA[name]})")
     # QAOA in its quickest form: what it must keep does not depend on how long it looks.
-    return QaoaSolver(layers=2, tries=6, shots=256) if name == "qaoa" else make_solver(name)
+    return QaoaSolver(layers=3, last_shots=512) if name == "qaoa" else make_solver(name)
 
 
 def rng(seed: int = 1) -> np.random.Generator:
