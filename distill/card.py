@@ -71,6 +71,8 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "",
         f"{training['seconds']:.0f} s; energy: {_energy(training)}.{aware_line(training)}",
         "",
+        objective_line(metrics["objective"]),
+        "",
         "## Limits",
         "",
         "- One cohort, one label; hospitals elsewhere may differ more than these do.",
@@ -155,6 +157,20 @@ def _importance(metrics: Mapping[str, Any], positive: str) -> list[str]:
                 f"{row['mean_abs_log_odds']:.3f} | {value:+.3f} [{low:+.3f}, {high:+.3f}] |"
             )
     return [*lines, ""]
+
+
+def objective_line(chosen: Mapping[str, Any]) -> str:
+    """Weights of the teachers' terms in the served student, and how they came to be."""
+    weights = ", ".join(f"{name} {value:g}" for name, value in chosen["serving"]["weights"].items())
+    if not chosen["chosen"]:
+        return f"Weights of the teachers' terms, fixed by the settings: {weights}."
+    adopted = chosen["serving"]["adopted"]
+    folds = sum(bool(choice["adopted"]) for choice in chosen["folds"].values())
+    return (
+        f"Weights of the teachers' terms: {weights}. Changes adopted because held-out training "
+        f"hospitals spoke for them: {', '.join(adopted) or 'none'}; {folds} of the "
+        f"{len(chosen['folds'])} students that are scored above had any."
+    )
 
 
 def _energy(training: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from distill.card import objective_line
 from distill.choice import BASE, CANDIDATES, Candidate, Chooser, decide, mean_and_error
 from distill.cohort import Cohort
 from distill.config import TrainConfig
@@ -107,3 +108,12 @@ def test_fixed_weights_are_not_chosen(tiny_cohort: Cohort, tiny_config: TrainCon
     made = chooser(small(tiny_cohort), tiny_config)
     assert made.choice(frozenset({0})).config is made.lattice.config
     assert made.choice(frozenset({0})).adopted == ()
+
+
+def test_the_card_tells_what_was_chosen():
+    config = TrainConfig()
+    chosen = decide(config, made_up_losses(), MADE_UP).to_json()
+    line = objective_line({"chosen": True, "serving": chosen, "folds": {"0": chosen}})
+    assert "up, off; 1 of the 1 students" in line
+    assert "contrast_weight 0.5" in line
+    assert "fixed by the settings" in objective_line({"chosen": False, "serving": chosen})
