@@ -153,8 +153,9 @@ def tree_scores(
 
 
 def run_splits(
-    cohort: Cohort, data: TrainingData, n: int, n_labels: int, cache: Path, controls: bool = True
-) -> list[Scores]:
+    cohort: Cohort, data: TrainingData, n: int, n_labels: int, cache: Path, *,
+    controls: bool = True,
+) -> list[Scores]:  # fmt: skip
     """Every split's scores, from the cache where they are there."""
     out = []
     for k, split in enumerate(hospital_splits(cohort, n=n, seed=SCORED_SEED)):
@@ -197,12 +198,14 @@ def summary(scores: list[Scores], modality: str) -> dict[str, Any]:
     """Levels of all arms, and the student against each of them."""
     rows = [s[modality] for s in scores]
     best = max(TREES, key=lambda name: float(np.mean([r[name] for r in rows])))
+    arms = [arm for arm in (*ARMS, *TREES) if all(arm in r for r in rows)]
+    extra = {}
+    if "permuted_teacher" in arms:
+        extra = {"permuted_teacher_minus_twin": difference(rows, "permuted_teacher", "twin")}
     return {
-        "auc": {arm: level(rows, arm) for arm in (*ARMS, *TREES, "teacher_on_unlabelled")},
-        "student_minus": {
-            arm: difference(rows, "student", arm) for arm in (*ARMS[1:], *TREES)
-        },
-        "permuted_teacher_minus_twin": difference(rows, "permuted_teacher", "twin"),
+        "auc": {arm: level(rows, arm) for arm in (*arms, "teacher_on_unlabelled")},
+        "student_minus": {arm: difference(rows, "student", arm) for arm in arms[1:]},
+        **extra,
         "best_tree_model": best,
         "taught_patients": float(np.mean([r["taught"] for r in rows])),
         "scored_patients": float(np.mean([r["scored"] for r in rows])),
