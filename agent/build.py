@@ -157,8 +157,9 @@ def build_bundle(
             name = fingerprint(cohort_path, config, carbon.settings)
             carbon = replace(carbon, fingerprint=name)
         trained, record = train_carbon_aware(
-            cohort, config, monitor, carbon, clock=clock, sleep=sleep, progress=progress
-        )
+            cohort, config, monitor, carbon, clock=clock, sleep=sleep, progress=progress,
+            waited=waited,
+        )  # fmt: skip
     write_bundle(
         trained,
         out,
@@ -183,6 +184,7 @@ def train_carbon_aware(
     clock: Callable[[], datetime],
     sleep: Callable[[float], None],
     progress: Progress = no_progress,
+    waited: Waited | None = None,
 ) -> tuple[Trained, dict[str, Any]]:
     """Train with an eye on the grid; booked by the clock hour, also if it is stopped.
 
@@ -213,4 +215,8 @@ def train_carbon_aware(
         entries = tally.book(STAGE, note)
     waits = [] if defer is None else defer.waits
     aware = {**run.record(), "deadline_h": carbon.deadline_h, "waited": waits}
-    return trained, {**hours_record(entries, trained.seconds), "carbon_aware": aware}
+    record = {**hours_record(entries, trained.seconds), "carbon_aware": aware}
+    if waited is not None:
+        whole = replace(entries[0], energy_kwh=record["energy_kwh"]["value"])
+        record["waiting"] = wait_record(monitor, waited, whole, stage=STAGE)
+    return trained, record

@@ -9,6 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.carbon_aware import (
+    AnnealOption,
+    CarbonAware,
+    CarbonBudget,
+    Checkpoint,
+    DeadlineH,
+    Epochs,
+    GridMinding,
+    RateByIntensity,
+    Resume,
+    Temperature,
+    fit_forecast,
+    stopping_cleanly,
+)
 from api.cli.grid_options import TokenFile, Zone
 from api.cli.waiting import (
     DEFAULT_DURATION_H,
@@ -57,6 +71,15 @@ def train(
     slack_h: SlackH = DEFAULT_SLACK_H,
     duration_h: DurationH = DEFAULT_DURATION_H,
     dry_run: DryRun = False,
+    carbon_aware: CarbonAware = False,
+    epochs: Epochs = None,
+    carbon_budget: CarbonBudget = None,
+    deadline_h: DeadlineH = None,
+    temperature: Temperature = 1.0,
+    anneal: AnnealOption = "steps",
+    rate_by_intensity: RateByIntensity = 0.0,
+    checkpoint: Checkpoint = None,
+    resume: Resume = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
     """Train teachers, bridges and one student; write BUNDLE with its out-of-fold figures.
@@ -72,6 +95,12 @@ def train(
       greenboard train --cohort cohort --out bundle --labels 100
 
       greenboard train --cohort cohort --out bundle --grid neso --wait-for-clean --slack-h 12
+
+      greenboard train --cohort cohort --out bundle --trace em_gb.csv.gz --carbon-aware
+
+      greenboard train --cohort cohort --out bundle --grid neso --carbon-budget 0.5
+
+      greenboard train --cohort cohort --out bundle --grid neso --carbon-budget 1 --resume
     """
     from agent.build import build_bundle
     from api.cli.progress import stage_bar
@@ -81,24 +110,34 @@ def train(
     from distill.cohort import read_cohort
     from distill.config import TrainConfig
 
-    timing = Timing()
-    options = WaitOptions(
-        wait=wait_for_clean, dry_run=dry_run, slack_h=slack_h, duration_h=duration_h
+    chosen = GridChoice(grid=grid, trace=trace, zone=zone, token_file=token_file)
+    minding = GridMinding(
+        aware=carbon_aware, epochs=epochs, budget_g=carbon_budget, deadline_h=deadline_h,
+        temperature=temperature, anneal=anneal, rate=rate_by_intensity, checkpoint=checkpoint,
+        resume=resume,
+    ).resolved()  # fmt: skip
+    timing = minding.timing(Timing(), wait=wait_for_clean, chosen=chosen)
+    carbon = minding.options(out, duration_h)
+    options = minding.waiting(
+        WaitOptions(wait=wait_for_clean, dry_run=dry_run, slack_h=slack_h, duration_h=duration_h)
     )
     config = replace(TrainConfig.preset(preset, seed=seed, threads=threads), labels=labels)
+    config = minding.config(config)
     # Training and hours of waiting shall not end in an error that can be known before.
     check_target(out)
     check_out_folder(out, replaced=True)
-    if options.planned:
+    waits = options.planned or minding.deadline_h is not None
+    if waits:
         read_cohort(cohort)
-    chosen = GridChoice(grid=grid, trace=trace, zone=zone, token_file=token_file)
     monitor = build_monitor(
-        grid_config(chosen, waits=options.planned),
+        grid_config(chosen, waits=waits),
         ledger=None if dry_run else ledger,
         clock=timing.clock,
     )
     waited = wait_or_plan(options, monitor, cores=config.n_threads, timing=timing, as_json=as_json)
-    with stage_bar("train") as progress:
+    if minding.deadline_h is not None:
+        fit_forecast(monitor)
+    with stage_bar("train") as progress, stopping_cleanly(carbon):
         build_bundle(
             cohort,
             out,
@@ -107,6 +146,9 @@ def train(
             created=timing.clock(),
             progress=progress,
             waited=waited,
+            carbon=carbon,
+            clock=timing.clock,
+            sleep=timing.sleep,
         )
     metrics = read_json(out / METRICS)
     if as_json:
@@ -118,6 +160,7 @@ def train(
 
 def _show(out: Path, metrics: dict[str, Any]) -> None:
     from api.cli.figures import auc_line
+    from distill.carbon_book import aware_line
 
     source = "SYNTHETIC patients" if metrics["synthetic"] else "patients"
     kept = f" ({metrics['n_labels']} labels)" if metrics["n_labels"] < metrics["n"] else ""
@@ -133,4 +176,6 @@ def _show(out: Path, metrics: dict[str, Any]) -> None:
     typer.echo(f"trained in {training['seconds']:.0f} s, {spent} ({energy['basis']})")
     if "waiting" in training:
         typer.echo(waiting_line(training["waiting"]))
+    if "carbon_aware" in training:
+        typer.echo(aware_line(training).strip())
     typer.echo(f"bundle: {out}")
