@@ -28,9 +28,14 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import t as student_t
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from api.cli.atomic import write_json
-from distill.baselines import baseline_logits
+from distill.baselines import LOGISTIC_C, encode
 from distill.calibrate import calibration_masks, lacking
 from distill.cohort import Cohort
 from distill.config import TrainConfig
@@ -250,27 +255,20 @@ def teachers_of(lattice: TeacherLattice, fresh: Fresh) -> np.ndarray:
 
 
 def late_of(data: TrainingData, fresh: Fresh) -> np.ndarray:
-    """Probabilities of the default late fusion's parts: fitted on one cohort, scored on another."""
-    n = data.label.size
-    tables = {}
-    for name in data.modalities:
-        first, second = data.tables[name], fresh.data.tables[name]
-        raw = replace(
-            first.raw,
-            numbers=np.concatenate([first.raw.numbers, second.raw.numbers]),
-            texts=np.concatenate([first.raw.texts, second.raw.texts]),
-        )
-        tables[name] = replace(first, raw=raw, row=np.concatenate([first.row, n + second.row]))
-    label = np.concatenate([data.label, fresh.data.label])
-    # Two folds: the baselines of fold 1 are fitted on fold 0, the training cohort. Those of fold
-    # 0, fitted on the fresh patients, are not looked at.
-    fold = (np.arange(label.size) >= n).astype(np.int16)
-    both = TrainingData(modalities=data.modalities, privileged=(), tables=tables, label=label,
-                        fold=fold)  # fmt: skip
-    logits = baseline_logits(both, seed=0, boosted_early_fusion=False)
-    kind = {m: "logistic" if m == BASE_MODALITY else "boosting" for m in data.modalities}
-    each = np.stack([logits[f"{m}_{kind[m]}"][n:] for m in data.modalities], axis=1)
-    return np.asarray(1.0 / (1.0 + np.exp(-each)))
+    """Probabilities of the default late fusion's parts for fresh patients, NaN where absent."""
+    out = np.full((fresh.label.size, len(fresh.data.modalities)), np.nan)
+    for j, name in enumerate(data.modalities):
+        table, other = data.tables[name], fresh.data.tables[name]
+        x, y = encode(table.raw, table.raw), data.label[table.row].astype(np.int64)
+        model: Any = HistGradientBoostingClassifier(random_state=0)
+        if name == BASE_MODALITY:
+            model = make_pipeline(
+                SimpleImputer(), StandardScaler(),
+                LogisticRegression(C=LOGISTIC_C, solver="newton-cholesky"),
+            )  # fmt: skip
+        model.fit(x, y)
+        out[other.row, j] = model.predict_proba(encode(table.raw, other.raw))[:, 1]
+    return out
 
 
 def gates(student: FittedStudent) -> dict[str, float]:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int
 from scipy.special import expit, logit
 from torch import Tensor
 
+from distill.ageing import Ageing, fit_ageing
 from distill.batches import Batches
 from distill.config import TrainConfig
 from distill.crossfit import Folds, TeacherLattice, TrainingData, seed_for
@@ -24,7 +25,7 @@ from distill.sampling import swapped_rows
 from distill.student import Student, StudentShape, TeacherNet
 from distill.teacher import prior_logit, summed_logit
 from distill.temporal import TimeScaler, fit_times
-from distill.transfers import all_transfers
+from distill.transfers import BASE_MODALITY, all_transfers
 
 NET_STEPS = 120
 SEED_SYNTHETIC, SEED_NET, SEED_STUDENT = 1, 2, 3
@@ -94,16 +95,44 @@ def features_of(
     return x
 
 
+def ageing_of(
+    lattice: TeacherLattice, excluded: Folds, times: TimeScaler | None
+) -> tuple[Ageing, ...]:
+    """How each inference teacher's held-out word ages; clinical data are of the review itself."""
+    data = lattice.data
+    if times is None or data.gap is None:
+        return ()
+    known = data.rows(excluded) & data.labelled
+    prior = prior_logit(data.label[known].astype(np.int64))
+    features, label = times.transform(data.gap), data.label.astype(np.int64)
+    silent = np.full(label.size, np.nan)
+    return tuple(
+        fit_ageing(
+            silent if m == BASE_MODALITY
+            else np.where(known, lattice.teacher(m, excluded)[1], np.nan),
+            label, features, prior,
+        )
+        for m in data.modalities
+    )  # fmt: skip
+
+
 def soft_labels(
-    lattice: TeacherLattice, excluded: Folds
+    lattice: TeacherLattice,
+    excluded: Folds,
+    times: TimeScaler | None = None,
+    ageing: tuple[Ageing, ...] = (),
 ) -> tuple[Float64[np.ndarray, " patients"], Float64[np.ndarray, "patients modalities"]]:
     """Probabilities that no teacher was fitted on: of all together, and of each inference teacher.
 
     The inference teachers' log-odds are summed (strong late fusion); each privileged teacher that
-    saw the patient counts as much as that sum. NaN where a patient is excluded or lacks it.
+    saw the patient counts as much as that sum. NaN where a patient is excluded or lacks it. With
+    ``ageing`` an inference teacher's log-odds are first corrected for the patient's times.
     """
     data = lattice.data
     each = np.stack([lattice.teacher(m, excluded)[1] for m in data.modalities], axis=1)
+    if times is not None and data.gap is not None:
+        features = times.transform(data.gap)
+        each = np.stack([a.apply(each[:, j], features) for j, a in enumerate(ageing)], axis=1)
     known = data.rows(excluded) & data.labelled
     prior = prior_logit(data.label[known].astype(np.int64))
     voices = [expit(summed_logit(each, prior))]
@@ -175,11 +204,13 @@ def make_batches(
     preprocessors: tuple[TablePreprocessor, ...],
     width: int,
     times: TimeScaler | None = None,
+    *,
+    ageing: tuple[Ageing, ...] = (),
 ) -> Batches:
     """Everything that training on these folds needs, as tensors."""
     data, config = lattice.data, lattice.config
     rows = np.flatnonzero(data.rows(excluded))
-    together, each = soft_labels(lattice, excluded)
+    together, each = soft_labels(lattice, excluded, times, ageing)
     labelled = data.labelled[rows]
     # A label that is not kept is not even read: the soft one takes its place, so that the mixture
     # is the soft one too.
@@ -248,6 +279,7 @@ def student_inputs(lattice: TeacherLattice, excluded: Folds) -> Inputs:
     data, config = lattice.data, lattice.config
     preprocessors = tuple(lattice.teacher(m, excluded)[0].fit.preprocessor for m in data.modalities)
     times = time_scaler(data, excluded) if config.time_gate else None
+    ageing = ageing_of(lattice, excluded, times)
     shape = StudentShape(
         modalities=data.modalities,
         transfers=all_transfers(data.modalities),
@@ -260,8 +292,9 @@ def student_inputs(lattice: TeacherLattice, excluded: Folds) -> Inputs:
         heads=config.heads,
         dropout=config.dropout,
         times=() if times is None else times.names,
+        ageing=ageing,
     )
-    batches = make_batches(lattice, excluded, preprocessors, shape.features, times)
+    batches = make_batches(lattice, excluded, preprocessors, shape.features, times, ageing=ageing)
     return Inputs(batches=batches, shape=shape, preprocessors=preprocessors, times=times)
 
 

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.gate import TimeGate
+from distill.ageing import Ageing
+from distill.gate import START, TimeGate
 from distill.transfers import BASE_MODALITY, Transfer
 
 NEVER = -1e9
@@ -37,6 +38,7 @@ class StudentShape:
         heads: attention heads.
         dropout: dropout inside the encoders.
         times: temporal columns, whose row follows those of the modalities; none, no gate.
+        ageing: per modality, where its gate starts; left out, all but clinical start nearly open.
     """
 
     modalities: tuple[str, ...]
@@ -48,6 +50,7 @@ class StudentShape:
     heads: int = 4
     dropout: float = 0.2
     times: tuple[str, ...] = ()
+    ageing: tuple[Ageing, ...] = ()
 
     @property
     def inputs(self) -> int:
@@ -145,6 +148,16 @@ class Bridges(nn.Module):
         return self.to_latent(hidden), self.to_logit(hidden).squeeze(-1)
 
 
+def _gate(shape: StudentShape) -> TimeGate:
+    if shape.ageing:
+        rates = torch.tensor([a.rates for a in shape.ageing]).T
+        return TimeGate(rates, torch.tensor([a.unknown for a in shape.ageing]).T)
+    start = torch.full((len(shape.times), len(shape.modalities)), START)
+    # Clinical data are of the review itself; all else was acquired at some time.
+    start[:, shape.modalities.index(BASE_MODALITY)] = 0.0
+    return TimeGate(start, start)
+
+
 class Student(nn.Module):
     """Log-odds for any evidence set; see the module's docstring."""
 
@@ -169,8 +182,7 @@ class Student(nn.Module):
         self.bridge_share = nn.Parameter(torch.zeros(t))
         self.gate: TimeGate | None = None
         if shape.times:
-            # Clinical data are of the review itself; all else was acquired at some time.
-            self.gate = TimeGate(m, len(shape.times), (shape.modalities.index(BASE_MODALITY),))
+            self.gate = _gate(shape)
 
     def encode(self, x: Float[Tensor, "batch inputs features"]) -> Encoded:
         """Everything that depends on the patient alone."""

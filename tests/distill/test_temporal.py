@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from distill.ageing import NEEDED_NATS, Ageing, fit_ageing
 from distill.errors import BundleError, FeatureError, TrainingError
 from distill.evaluate import evaluate_bundle
 from distill.gate import TimeGate
@@ -41,9 +42,15 @@ def small_config(tiny_config):
 @pytest.fixture(scope="module")
 def timed_cohort(make_cohort):
     rng = np.random.default_rng(5)
-    days = rng.integers(0, 120, 200).astype(float)
+    late = rng.random(200) < 0.5
+    days = np.where(late, rng.integers(60, 120, 200), rng.integers(0, 10, 200)).astype(float)
+    cohort = make_cohort()
+    pathology = cohort.tables["pathology"].copy()
+    row = pd.Index(cohort.case_id).get_indexer(pathology.index)
+    shown = 5.0 * (cohort.label[row] - 0.5) * np.exp(-days[row] / 15.0)
+    pathology["area 0"] = np.exp(shown + 0.5 * rng.standard_normal(len(row)))
     days[rng.random(200) < 0.1] = np.nan
-    return with_times(make_cohort(), days)
+    return with_times(replace(cohort, tables={**cohort.tables, "pathology": pathology}), days)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,9 @@ def bundle(timed_cohort, small_config, tmp_path_factory):
 
 def random_gate(columns=2):
     torch.manual_seed(3)
-    gate = TimeGate(9, columns, fixed=(0,))
+    start = torch.full((columns, 4), 0.3)
+    start[:, 0] = 0.0
+    gate = TimeGate(start, start)
     with torch.no_grad():
         for parameter in gate.parameters():
             parameter.normal_(0.0, 0.1)
@@ -82,10 +91,10 @@ def test_log_odds_draw_towards_rest_as_the_gap_grows():
     gate = random_gate(columns=1)
     gap = torch.linspace(0, LONGEST, 50)
     decay = gate.decay(torch.stack([gap, torch.ones_like(gap)], dim=1)).detach()
-    settled = gate.settle(torch.full((50, 9), 2.0), decay).detach()
-    away = (settled - gate.rest.detach() * gate.timed).abs()
+    settled = gate.settle(torch.full((50, 4), 2.0), decay).detach()
+    away = (settled - gate.rest.detach() * gate.aged[0]).abs()
     assert (away.diff(dim=0) <= 1e-6).all()
-    assert torch.equal(settled[0], torch.full((9,), 2.0))
+    assert torch.equal(settled[0], torch.full((4,), 2.0))
 
 
 def test_a_gap_that_is_not_known_has_a_learned_default_of_its_own():
@@ -95,6 +104,56 @@ def test_a_gap_that_is_not_known_has_a_learned_default_of_its_own():
     decay = gate.decay(features).detach()
     assert torch.equal(decay[0], gate.rates()[2][0].detach())
     assert (decay[0, 1:] > 0).all()
+
+
+def ageing_patients(rate, n=3000):
+    """A teacher's log-odds that are right on average, of a state that fades with the gap."""
+    rng = np.random.default_rng(11)
+    gap = rng.exponential(1.0, n)
+    label = (rng.random(n) < 0.4).astype(int)
+    away = 1.5 * (2 * label - 1) * np.exp(-rate * gap) + rng.standard_normal(n)
+    gap[rng.random(n) < 0.1] = np.nan
+    scaler = TimeScaler(names=(DAYS,), scale=(1.0,), longest=(10.0,))
+    return label, away - 0.4, scaler.transform(gap[:, None])
+
+
+def test_ageing_finds_what_fades_and_only_that():
+    label, logit, times = ageing_patients(rate=0.6)
+    found = fit_ageing(logit, label, times, prior=-0.4)
+    assert 0.3 <= found.rates[0] <= 1.0
+    aged = found.apply(logit, times)
+    old = times[:, 0] > 2
+    assert (np.abs(aged[old] + 0.4) <= np.abs(logit[old] + 0.4) / found.temperature).all()
+    unknown = found.apply(logit, np.zeros_like(times))
+    share = np.exp(-found.unknown[0]) / found.temperature
+    assert np.allclose(unknown + 0.4, share * (logit + 0.4))
+    rng = np.random.default_rng(0)
+    mixed = fit_ageing(logit, label, times[rng.permutation(len(times))], prior=-0.4)
+    assert mixed.rates == (0.0,)
+    assert mixed.apply(logit, times) is logit
+
+
+def test_ageing_asks_for_more_evidence_than_a_few_patients_give():
+    label, logit, times = ageing_patients(rate=0.6)
+    assert NEEDED_NATS > 0
+    assert fit_ageing(logit[:40], label[:40], times[:40], prior=-0.4).rates == (0.0,)
+    nobody = fit_ageing(np.full(5, np.nan), label[:5], times[:5], prior=0.0)
+    assert nobody == Ageing(rates=(0.0,), unknown=(0.0,), temperature=1.0, prior=0.0)
+
+
+def test_a_gate_starts_where_the_teachers_put_it_and_stays_open_where_nothing_ages():
+    open_, fading = (
+        Ageing(rates=(rate,), unknown=(rate / 2,), temperature=1.0, prior=0.0)
+        for rate in (0.0, 0.5)
+    )
+    shape = StudentShape(modalities=MODALITIES, transfers=TRANSFERS, features=5, width=8, latent=4,
+                         token=8, heads=2, times=(DAYS,),
+                         ageing=(open_, open_, fading))  # fmt: skip
+    gate = Student(shape).gate
+    assert gate is not None
+    decay = gate.decay(torch.tensor([[2.0, 1.0], [0.0, 0.0]])).detach()
+    assert decay[:, :2].abs().max() == 0
+    assert decay[:, 2].tolist() == pytest.approx([1.0, 0.25], abs=0.03)
 
 
 def test_without_times_there_is_no_gate_and_with_unknown_ones_the_row_may_be_left_out():
@@ -110,12 +169,10 @@ def test_without_times_there_is_no_gate_and_with_unknown_ones_the_row_may_be_lef
     assert not torch.allclose(timed(x, mask).logit, timed(x[:, :3], mask).logit)
 
 
-def test_with_the_gate_off_every_weight_is_as_without_times(
-    timed_cohort, make_cohort, small_config
-):
+def test_with_the_gate_off_every_weight_is_as_without_times(timed_cohort, small_config):
     off = replace(small_config, time_gate=False)
     weights = []
-    for cohort in (timed_cohort, make_cohort()):
+    for cohort in (timed_cohort, replace(timed_cohort, temporal=None)):
         trainer = Trainer(data=usable(training_data(cohort)), config=off)
         student = trainer.student(frozenset())
         weights.append(student.model.state_dict())
