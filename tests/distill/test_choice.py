@@ -58,7 +58,7 @@ def test_every_candidate_may_switch_a_term_off_or_on():
 
 @pytest.fixture(scope="module")
 def config(tiny_config: TrainConfig) -> TrainConfig:
-    return replace(tiny_config, choose_weights=True, choice_epochs=2, choice_folds=2, epochs=3)
+    return replace(tiny_config, choose_weights=True, choice_epochs=1, choice_folds=1, epochs=1)
 
 
 def flipped(data: TrainingData, fold: int) -> TrainingData:
@@ -98,7 +98,7 @@ def test_scores_of_a_fold_do_not_depend_on_its_labels_with_chosen_weights(
 
 
 def test_pairs_of_folds_share_their_short_fits(tiny_cohort: Cohort, config: TrainConfig):
-    made = chooser(small(tiny_cohort), config)
+    made = chooser(small(tiny_cohort), replace(config, choice_folds=2))
     assert made.groups(frozenset({0})) == (frozenset({1}), frozenset({4}))
     unseen = {frozenset({f}) | g for f in range(5) for g in made.groups(frozenset({f}))}
     assert len(unseen) == 5
