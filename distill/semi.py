@@ -8,7 +8,7 @@ teachers label the other patients for the student.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -19,6 +19,8 @@ from distill.teacher import MIN_OF_A_CLASS, MIN_ROWS
 
 SEED_LABELS = 7
 """Keeps the draw of labels apart from every other use of the run's seed."""
+SPARE = 1.2
+"""Labels asked for beyond the exact proportion: whole patients fall unevenly on folds."""
 
 
 def draw_labels(data: TrainingData, count: int, seed: int) -> Bool[np.ndarray, " patients"]:
@@ -84,8 +86,7 @@ def check_labels(data: TrainingData, excluded: Iterable[Folds]) -> None:
     check_fold_classes(data)
     if data.label_kept is None or data.label_kept.all():
         return
-    for modality in (*data.modalities, *data.privileged):
-        _check_teacher(data, modality, excluded)
+    _check_teachers(data, tuple(excluded))
     for modality in data.privileged:
         _check_pairs(data, modality)
 
@@ -106,24 +107,55 @@ def check_fold_classes(data: TrainingData) -> None:
             )
 
 
-def _check_teacher(data: TrainingData, modality: str, excluded: Iterable[Folds]) -> None:
-    """Count the labels of the smallest training set; say what would do."""
+@dataclass(frozen=True, kw_only=True)
+class _Shortage:
+    """How far one modality's labels are from enough in one training set.
+
+    ``lacks`` is the share that is missing, 0 or less if they are enough; ``enough`` the labels that
+    the whole cohort has to keep for this training set to expect as many as it needs.
+    """
+
+    modality: str
+    unseen: Folds
+    labels: int
+    rarer: int
+    lacks: float
+    enough: float
+
+
+def _check_teachers(data: TrainingData, excluded: tuple[Folds, ...]) -> None:
+    """Name the modality that lacks most, so that what is said to be enough is enough for all."""
+    found = [
+        _shortage(data, modality, folds)
+        for modality in (*data.modalities, *data.privileged)
+        for folds in excluded
+    ]
+    worst = max(found, key=lambda s: s.lacks)
+    if worst.lacks <= 0:
+        return
+    used = int(data.labelled.sum())
+    enough = min(data.label.size, int(np.ceil(SPARE * max(s.enough for s in found))))
+    raise TrainingError(
+        f"{used} labels are too few for modality {worst.modality!r}: without folds "
+        f"{', '.join(map(str, sorted(worst.unseen))) or 'none'} it has {worst.labels} labelled "
+        f"patients, {worst.rarer} of the rarer class; at least {MIN_ROWS}, and {MIN_OF_A_CLASS} of "
+        f'each class, are needed. Keep about {enough} labels, or give it role = "ignored".'
+    )
+
+
+def _shortage(data: TrainingData, modality: str, folds: Folds) -> _Shortage:
     having = np.zeros(data.label.size, dtype=bool)
     having[data.tables[modality].row] = True
-    for folds in excluded:
-        seen = data.rows(folds) & having
-        label = data.label[seen & data.labelled]
-        least = int(np.bincount(label, minlength=2).min())
-        if label.size >= MIN_ROWS and least >= MIN_OF_A_CLASS:
-            continue
-        missing = max(MIN_ROWS / max(label.size, 1), MIN_OF_A_CLASS / max(least, 1))
-        enough = min(data.label.size, int(np.ceil(data.labelled.sum() * missing * 1.1)))
-        raise TrainingError(
-            f"{int(data.labelled.sum())} labels are too few for modality {modality!r}: without "
-            f"folds {', '.join(map(str, sorted(folds))) or 'none'} it has {label.size} labelled "
-            f"patients, {least} of the rarer class; at least {MIN_ROWS}, and {MIN_OF_A_CLASS} of "
-            f'each class, are needed. Keep about {enough} labels, or give it role = "ignored".'
-        )
+    having &= data.rows(folds)
+    label = data.label[having & data.labelled]
+    rarer = int(np.bincount(label, minlength=2).min())
+    everyone = np.bincount(data.label[having], minlength=2)
+    share = np.array([everyone.sum(), everyone.min()]) / data.label.size
+    return _Shortage(
+        modality=modality, unseen=folds, labels=int(label.size), rarer=rarer,
+        lacks=1 - min(label.size / MIN_ROWS, rarer / MIN_OF_A_CLASS),
+        enough=float(np.max(np.array([MIN_ROWS, MIN_OF_A_CLASS]) / np.maximum(share, 1e-9))),
+    )  # fmt: skip
 
 
 def _check_pairs(data: TrainingData, modality: str) -> None:
