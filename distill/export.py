@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float32
 
 from distill.errors import BundleError
+from distill.lean import LeanStudent
 from distill.masks import everything_masks
 from distill.quantise import OPSET, finish_graph
 from distill.sampling import random_sets
@@ -54,7 +55,8 @@ def export_onnx(model: Student, path: Path, identity: str = "") -> None:
     batch, sets = torch.export.Dim("batch"), torch.export.Dim("sets")
     with _quiet():
         torch.onnx.export(
-            model.eval(), (x, mask), str(path), dynamo=True, verbose=False, external_data=False,
+            LeanStudent(model).eval(), (x, mask), str(path), dynamo=True, verbose=False,
+            external_data=False,
             input_names=["x", "mask"], output_names=["logit", "token_logit", "attention"],
             dynamic_shapes={"x": {0: batch}, "mask": {0: batch, 1: sets}}, opset_version=OPSET,
         )  # fmt: skip

@@ -19,13 +19,18 @@ from distill.quantise import to_int8, worth_rounding
 from distill.student import GroupedLinear, Student
 
 
-def _matrices(model: nn.Module) -> Iterator[Float[Tensor, "*slots inputs outputs"]]:
-    """The right-hand matrices of every product, as the exported graph has them."""
+def _matrices(model: Student) -> Iterator[Float[Tensor, "*slots inputs outputs"]]:
+    """The right-hand matrices of every product that the exported graph holds as int8."""
     for module in model.modules():
+        weight = None
         if isinstance(module, GroupedLinear):
-            yield module.weight.data
+            weight = module.weight.data
         elif isinstance(module, nn.Linear):
-            yield module.weight.data.T
+            weight = module.weight.data.T
+        if weight is not None and worth_rounding(tuple(weight.shape)):
+            yield weight
+    # Exported as a column beside those of the latent, see distill.lean.
+    yield model.bridges.to_logit.weight.data
 
 
 @torch.no_grad()
@@ -33,9 +38,8 @@ def on_grid(model: Student) -> Student:
     """A copy whose matrices are what :func:`distill.quantise.write_int8` stores."""
     rounded = copy.deepcopy(model)
     for weight in _matrices(rounded):
-        if worth_rounding(tuple(weight.shape)):
-            packed = to_int8(np.ascontiguousarray(weight.numpy()))
-            weight.copy_(torch.from_numpy(packed.weight))
+        packed = to_int8(np.ascontiguousarray(weight.numpy()))
+        weight.copy_(torch.from_numpy(packed.weight))
     return rounded
 
 

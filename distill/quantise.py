@@ -24,7 +24,7 @@ from distill.session import IDENTITY
 
 STEPS = 127
 SMALLEST = np.finfo(np.float32).tiny
-LEAST = 128
+LEAST = 160
 """Smaller matrices stay float32: they weigh nothing, and some are felt in every answer."""
 OPSET = 21
 """First ONNX operator set whose DequantizeLinear takes a scale for each slot and column."""
