@@ -7,6 +7,8 @@ thing are one product; biases of tokens are in the slots; the query is in the ke
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ def _query_of_key(student: Student) -> Tensor:
     heads, size = student.query.shape
     key: Tensor = student.key.weight.reshape(heads, size, -1)
     scores: Tensor = (key * student.query.unsqueeze(-1)).sum(1).T
-    return scores * float(size) ** -0.5
+    return scores / math.sqrt(size)
 
 
 def _arranged(student: Student) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import minimize_scalar
 
 LOWEST, HIGHEST = 0.2, 8.0
 """Outside this range the held-out rows are too few or too easy to say."""
@@ -28,6 +27,9 @@ def fit_temperature(logit: Float[np.ndarray, " rows"], label: Int[np.ndarray, " 
         logit: log-odds of patients that the model has not seen; NaN entries are left out.
         label: their classes.
     """
+    # A third of the time that a server takes to start, and serving fits nothing.
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415
+
     seen = np.isfinite(logit)
     z, y = logit[seen].astype(np.float64), label[seen]
     if not z.size:
