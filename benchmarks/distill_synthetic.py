@@ -35,6 +35,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from api.cli.atomic import write_json
+from distill.arrays import training_data, usable
 from distill.baselines import LOGISTIC_C, encode
 from distill.calibrate import calibration_masks, lacking
 from distill.cohort import Cohort
@@ -42,11 +43,10 @@ from distill.config import TrainConfig
 from distill.crossfit import TeacherLattice, TrainingData
 from distill.fit import FittedStudent, fit_student
 from distill.masks import everything_masks, set_masks, single_masks
-from distill.metrics import auc_value
+from distill.metrics import auc_difference, auc_value
 from distill.synthetic import DAYS, SyntheticConfig, make_synthetic
 from distill.synthetic_likelihood import Evidence, best_logit, evidence_of, where_present
 from distill.teacher import prior_logit, summed_logit
-from distill.train import training_data, usable
 from distill.transfers import BASE_MODALITY, EvidenceSets
 
 GATE, OFF, PERMUTED, FEATURE = "gate", "no_gate", "permuted_times", "time_as_clinical_feature"
@@ -161,6 +161,11 @@ def one_variant(
         run["optimum"] = {name: optimum(fresh, _chosen(name)) for name in gaps[GATE]}
         run["n"] = counts(fresh)
         run["gate_at_training_median"] = gates(student)
+        if OFF in args.variants.split(",") and OFF not in gaps:
+            lattice.config = replace(config, time_gate=False)
+            plain = fit_student(lattice, NOBODY)
+            gaps[OFF] = student_gaps(plain, fresh, every=False)
+            run["gate_minus_no_gate"] = paired(student, plain, fresh)
     print(f"seed {config.seed} {variant}: worst {min(gaps[variant].values()):+.4f}, "
           f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
 
@@ -191,6 +196,20 @@ def student_gaps(student: FittedStudent, fresh: Fresh, *, every: bool) -> Gaps:
             name = "+".join(chosen)
             gaps[name] = min(gaps.get(name, 1.0), against(logit[:, k], fresh, chosen))
     return {**gaps, FULL: against(full, fresh, None)}
+
+
+def paired(first: FittedStudent, second: FittedStudent, fresh: Fresh) -> dict[str, Any]:
+    """AUC of one student less that of another on the same fresh patients, all bridges run."""
+    wanted = mixtures(fresh.data.modalities)
+    masks = np.array([_run_all(first.shape, chosen) for chosen in wanted], dtype=np.float32)
+    a, b = (s.logits(s.features(fresh.data), masks[None])[0] for s in (first, second))
+    out = {}
+    for k, chosen in enumerate(wanted):
+        has = np.isfinite(_best(fresh, chosen))
+        out["+".join(chosen)] = auc_difference(fresh.label[has], a[has, k], b[has, k]).to_json()
+    every = everything_masks(fresh.data.present(), first.shape.modalities, first.shape.transfers)
+    full = [s.logits(s.features(fresh.data), every[:, None])[0][:, 0] for s in (first, second)]
+    return {**out, FULL: auc_difference(fresh.label, full[0], full[1]).to_json()}
 
 
 def _chosen(name: str) -> tuple[str, ...] | None:

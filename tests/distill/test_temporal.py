@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distill.ageing import NEEDED_NATS, Ageing, fit_ageing
+from distill.arrays import training_data, usable
 from distill.errors import BundleError, FeatureError, TrainingError
 from distill.evaluate import evaluate_bundle
 from distill.gate import TimeGate
@@ -16,7 +17,7 @@ from distill.masks import everything_masks
 from distill.runtime import StudentRuntime
 from distill.student import Student, StudentShape
 from distill.temporal import LONGEST, TimeScaler, fit_times, gaps_of
-from distill.train import Trainer, training_data, usable
+from distill.train import Trainer
 from distill.transfers import all_transfers
 from distill.write import train_bundle
 
