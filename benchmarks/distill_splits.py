@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the splits and of every fit")
     parser.add_argument("--preset", default="default")
+    parser.add_argument("--epochs", type=int, help="of student and twin; the preset's by default")
     parser.add_argument(
         "--choose", action="store_true", help="choose the objective's weights inside every split"
     )
@@ -62,10 +63,11 @@ def main() -> None:
     torch.set_num_threads(1)
     cohort = read_cohort(args.cohort)
     config = TrainConfig.preset(args.preset, seed=args.seed, threads=1)
-    config = replace(config, choose_weights=args.choose)
+    config = replace(config, choose_weights=args.choose, epochs=args.epochs or config.epochs)
     kept = args.out.with_name(f"{args.out.stem}.rows.json")
     run = {"cohort": cohort.name, "n": cohort.n_patients, "seed": args.seed,
-           "preset": args.preset, "chosen": args.choose, "weights": weights_of(config)}  # fmt: skip
+           "preset": args.preset, "epochs": config.epochs, "chosen": args.choose,
+           "weights": weights_of(config)}  # fmt: skip
     rows = finished_rows(kept, run)
     for split, (train, test) in enumerate(hospital_splits(cohort, args.splits, 0.2, args.seed)):
         if split < len(rows):

@@ -44,12 +44,14 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--preset", default="default")
+    parser.add_argument("--epochs", type=int, help="the preset's by default")
     args = parser.parse_args()
     cohort = read_cohort(args.cohort)
     config = TrainConfig.preset(args.preset, threads=args.threads)
+    config = replace(config, epochs=args.epochs or config.epochs)
     result: dict[str, Any] = {
         "cohort": cohort.name, "synthetic": cohort.synthetic, "n": cohort.n_patients,
-        "hospitals": len(set(cohort.group)), "preset": args.preset, "threads": config.n_threads,
+        "hospitals": len(set(cohort.group)), "preset": args.preset, "epochs": config.epochs, "threads": config.n_threads,
         "seeds": [one_seed(cohort, replace(config, seed=int(s))) for s in args.seeds.split(",")],
     }  # fmt: skip
     aucs = [run["full"]["auc"]["value"] for run in result["seeds"]]
