@@ -51,7 +51,8 @@ def main() -> None:
     config = replace(config, epochs=args.epochs or config.epochs)
     result: dict[str, Any] = {
         "cohort": cohort.name, "synthetic": cohort.synthetic, "n": cohort.n_patients,
-        "hospitals": len(set(cohort.group)), "preset": args.preset, "epochs": config.epochs, "threads": config.n_threads,
+        "hospitals": len(set(cohort.group)), "preset": args.preset,
+        "epochs": config.epochs, "threads": config.n_threads,
         "seeds": [one_seed(cohort, replace(config, seed=int(s))) for s in args.seeds.split(",")],
     }  # fmt: skip
     aucs = [run["full"]["auc"]["value"] for run in result["seeds"]]
