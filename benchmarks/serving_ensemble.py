@@ -6,8 +6,8 @@ use (the self-normalising networks of PORPOISE, Chen et al. 2022, Cancer Cell 40
 of each, the usual size of a deep ensemble (Lakshminarayanan et al. 2017, arXiv:1612.01474), and
 late fusion: the mean probability over the seeds of every modality that the patient has.
 
-A modality's networks of all seeds are exported as one graph by the student's own exporter, which
-is the cheapest way to run them that was found; one session a network is measured beside it.
+A modality's networks of all seeds are exported as one graph, cleaned and opened as the student's
+is. Beside it are measured the same in onnxruntime's int8 arithmetic, and one session a network.
 """
 
 from __future__ import annotations

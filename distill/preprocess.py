@@ -66,15 +66,10 @@ class _Words:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Which features come from where, as arrays.
+    """Which features come from where.
 
-    Attributes:
-        at: the features that are numbers.
-        which: the numeric columns that they come from.
-        columns: how each of them is treated.
-        words: one entry a text column that has a part in the features.
-        families: features that count a gene family.
-        burden: the feature that is the burden, None if it is not kept.
+    Those that are numbers and the columns that they come from, text columns that have a part in
+    the features, gene families, and the burden if it is kept.
     """
 
     at: Int[np.ndarray, " kept"]
@@ -106,6 +101,30 @@ class _Plan:
             for j, c in enumerate(self.columns)
             if c.transform == QUANTILE
         )
+
+    @cached_property
+    def _members(self) -> Float64[np.ndarray, "numbers families"]:
+        """1 where a numeric column is in a family."""
+        last = max(max(family.columns) for _, family in self.families)
+        out = np.zeros((last + 1, len(self.families)))
+        for j, (_, family) in enumerate(self.families):
+            out[list(family.columns), j] = 1.0
+        return out
+
+    @cached_property
+    def _family_scaling(self) -> Float64[np.ndarray, "2 families"]:
+        rows = [(family.mean, family.scale) for _, family in self.families]
+        return np.array(rows, dtype=np.float64).T
+
+    def counted(
+        self, numbers: Float64[np.ndarray, "rows numbers"]
+    ) -> Float64[np.ndarray, "rows families"]:
+        """All families at once, as :meth:`distill.families.Family.scaled` counts each."""
+        members = self._members
+        cells = numbers[:, : members.shape[0]]
+        count = np.log1p(np.where(np.isnan(cells), 0.0, cells) @ members)
+        mean, scale = self._family_scaling
+        return np.asarray(np.clip((count - mean) / scale, -CLIP, CLIP))
 
     def scaled(
         self, numbers: Float64[np.ndarray, "rows numbers"]
@@ -191,8 +210,8 @@ class TablePreprocessor:
                 feature = words.feature.get(cell, words.unknown)
                 if feature is not None:
                     out[row, feature] = 1.0
-        for feature, family in plan.families:
-            out[:, feature] = np.clip(family.scaled(raw.numbers), -CLIP, CLIP)
+        if plan.families:
+            out[:, [feature for feature, _ in plan.families]] = plan.counted(raw.numbers)
         if plan.burden is not None:
             mean, scale = self.burden or (0.0, 1.0)
             out[:, plan.burden] = np.clip((burden(raw.numbers) - mean) / scale, -CLIP, CLIP)
