@@ -17,6 +17,7 @@ from agent.carbon_training import (
     CarbonOptions,
     Deferral,
     HourlyTally,
+    SimulatedClock,
     fingerprint,
     hours_record,
 )
@@ -212,9 +213,11 @@ def train_carbon_aware(
         run.charge()
         note = f"carbon-aware: {run.record()['stopped']}"
     finally:
-        entries = tally.book(STAGE, note)
+        simulated = isinstance(clock, SimulatedClock)
+        entries = tally.book(STAGE, f"{note}; waited in simulated time" if simulated else note)
     waits = [] if defer is None else defer.waits
-    aware = {**run.record(), "deadline_h": carbon.deadline_h, "waited": waits}
+    aware = {**run.record(), "deadline_h": carbon.deadline_h, "waited": waits,
+             "simulated_time": simulated}  # fmt: skip
     record = {**hours_record(entries, trained.seconds), "carbon_aware": aware}
     if waited is not None:
         whole = replace(entries[0], energy_kwh=record["energy_kwh"]["value"])

@@ -192,8 +192,9 @@ def aware_line(training: Mapping[str, Any]) -> str:
         return ""
     epochs, budget = aware["epochs"], aware["budget_g_co2e"]
     limit = "no carbon budget" if budget is None else f"a carbon budget of {budget:.4g} gCO2e"
+    simulated = " in simulated time" if aware.get("simulated_time") else ""
     return (
         f" Carbon-aware, with {limit}: {aware['g_co2e']:.4g} gCO2e charged; "
         f"{min(epochs, default=0)} to {max(epochs, default=0)} epochs a student; put off "
-        f"{aware['waits']} times, {aware['waited_h']:.1f} h in all; ended: {aware['stopped']}."
+        f"{aware['waits']} times, {aware['waited_h']:.1f} h in all{simulated}; ended: {aware['stopped']}."
     )
