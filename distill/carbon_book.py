@@ -196,5 +196,6 @@ def aware_line(training: Mapping[str, Any]) -> str:
     return (
         f" Carbon-aware, with {limit}: {aware['g_co2e']:.4g} gCO2e charged; "
         f"{min(epochs, default=0)} to {max(epochs, default=0)} epochs a student; put off "
-        f"{aware['waits']} times, {aware['waited_h']:.1f} h in all{simulated}; ended: {aware['stopped']}."
+        f"{aware['waits']} times, {aware['waited_h']:.1f} h in all{simulated}; ended: "
+        f"{aware['stopped']}."
     )
