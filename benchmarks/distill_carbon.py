@@ -32,6 +32,7 @@ from carbon.schedule_features import load_schedule_data
 from distill.arrays import training_data, usable
 from distill.carbon_aware import CarbonRun
 from distill.carbon_book import CarbonSettings
+from distill.choice import CANDIDATES
 from distill.cohort import Cohort, read_cohort
 from distill.config import TrainConfig
 from distill.crossfit import TeacherLattice, TrainingData, seed_for
@@ -41,22 +42,16 @@ from distill.masks import everything_masks
 from distill.metrics import auc_value
 from distill.objective import student_loss
 from distill.splits import corrected_interval, hospital_splits
+from distill.train import Trainer
 
 TRACES = {"em_ciso": "America/Los_Angeles", "em_gb": "Europe/London"}
 FULL, SHORT, EQUAL = 100, 40, 30
 """Epochs: as usual, of the carbon-aware run, and of every arm of the ablation."""
-LEAST = 20
-CURVE = (10, 20, 30, 40, 60, 100)
+LEAST, CURVE = 20, (10, 20, 30, 40, 60, 100)
 SPLIT_SEED, FOLD_SEED, INNER = 3, 7, 5
-STUDENTS, TEACHER_SETS, SETS_A_SPLIT = 16, 26, 6
-"""With five folds: students of a run, sets of folds that its teachers leave out, and how many of
-those one split has."""
-DAY_H = 24
-CORE_W, J_PER_KWH = 12.0, 3.6e6
-REFIT_H = 53 * backtest.WEEK_H
-HOURS = (1, 8)
-EQUAL_AUC, TARGET = 0.005, 0.60
-SCORED = frozenset({0})
+SETS_A_SPLIT = 6  # sets of folds that the teachers of one split leave out
+DAY_H, HOURS, CORE_W, J_PER_KWH = 24, (1, 8), 12.0, 3.6e6
+EQUAL_AUC, TARGET, SCORED = 0.005, 0.60, frozenset({0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +152,8 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self._path, self._commit = path, commit()
-        lines = path.read_text().splitlines() if path.is_file() else []
-        self.all = [json.loads(line) for line in lines]
+        text = path.read_text() if path.is_file() else ""
+        self.all = [json.loads(line) for line in text.splitlines()]
 
     def has(self, **key: Any) -> bool:
         """Whether there is a row with these values."""
@@ -170,7 +165,7 @@ class Rows:
         self.all.append(row)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        print(row, flush=True)
+        print(json.dumps(row)[:200], flush=True)
 
 
 def train_splits(cohort: Cohort, rows: Rows, args: argparse.Namespace) -> None:
@@ -179,6 +174,7 @@ def train_splits(cohort: Cohort, rows: Rows, args: argparse.Namespace) -> None:
     grid = load_trace(args.grids / "em_ciso.csv.gz", "life").g_per_kwh
     splits = hospital_splits(cohort, n=args.splits + args.confirm, seed=SPLIT_SEED)
     chosen = [(FIXED, epochs) for epochs in CURVE] + [(v.name, EQUAL) for v in VARIANTS]
+    splits = hospital_splits(cohort, n=args.splits + args.confirm, seed=SPLIT_SEED)
     for number, (train, test) in enumerate(splits):
         arms = chosen if number < args.ablation else chosen[: len(CURVE)]
         if number >= args.splits:
@@ -225,8 +221,8 @@ def paired(
             arm = table.setdefault((row["arm"], row["epochs"]), {})
             arm.setdefault(row["split"], {})[row["seed"]] = row["auc"]
     a, b = table.get(one, {}), table.get(other, {})
-    common = {s: [k for k in a[s] if k in b[s]] for s in sorted(set(a) & set(b))}
-    common = {s: seeds for s, seeds in common.items() if seeds}
+    both = {s: [k for k in a[s] if k in b[s]] for s in sorted(set(a) & set(b))}
+    common = {s: seeds for s, seeds in both.items() if seeds}
     gaps = [float(np.mean([a[s][k] - b[s][k] for k in seeds])) for s, seeds in common.items()]
     sized = [(row["n_train"], row["n_test"]) for row in rows.all if row.get("split") in common]
     n_train, n_test = (float(v) for v in np.mean(sized, axis=0))
@@ -235,35 +231,44 @@ def paired(
     return {"value": mean, "ci95": [low, high], "n": len(gaps), "unit": "splits", "auc": level}
 
 
-def run_parts(cohort: Cohort, rows: Rows, args: argparse.Namespace) -> dict[str, Any]:
+def run_parts(cohort: Cohort, rows: Rows) -> dict[str, Any]:
     """Energy of a whole run from the CPU time of its parts, each measured once, times how many."""
+    config = TrainConfig(threads=1)
+    trainer = Trainer(data=usable(training_data(cohort)), config=config)
+    students, teachers = (len(unseen) for unseen in trainer._unseen())
     if not rows.has(parts=True):
-        config = TrainConfig(threads=1)
         train, test = hospital_splits(cohort, n=1, seed=SPLIT_SEED + 1)[0]
-        data = replace(usable(training_data(cohort)), fold=inner_folds(cohort, train, 0))
+        data = replace(trainer.data, fold=inner_folds(cohort, train, 0))
         prepared = prepare(data, np.flatnonzero(test), config)
         start = time.process_time()
         prepared.auc(replace(config, epochs=10))
+        epoch_s, start = (time.process_time() - start) / 10, time.process_time()
+        trainer.baselines()
         rows.add(
             parts=True, teacher_s=prepared.teacher_s, batches_s=prepared.batches_s,
-            epoch_s=(time.process_time() - start) / 10,
+            epoch_s=epoch_s, baselines_s=time.process_time() - start,
         )  # fmt: skip
-    row, kwh = next(row for row in rows.all if row.get("parts")), CORE_W / J_PER_KWH
-    fixed = kwh * (row["teacher_s"] * TEACHER_SETS / SETS_A_SPLIT + row["batches_s"] * STUDENTS)
-    full, short = (fixed + kwh * STUDENTS * e * row["epoch_s"] for e in (FULL, SHORT))
+    row = next(row for row in rows.all if row.get("parts"))
+    short_fits = len(trainer._short_fits())
+    choice = short_fits * (len(CANDIDATES) + 1) * config.choice_epochs * row["epoch_s"]
+    seconds = {
+        "teachers": row["teacher_s"] * teachers / SETS_A_SPLIT,
+        "targets": row["batches_s"] * (students + short_fits),
+        "choice_of_weights": choice, "baselines": row["baselines_s"],
+        "students": students * FULL * row["epoch_s"],
+    }  # fmt: skip
+    full = sum(seconds.values())
+    fixed = 1 - seconds["students"] / full
     return {
-        "basis": "modelled: CPU time of each part x 12 W, times how often a run has it; without "
-        "baselines, calibration and the choice of weights",
-        "measured": row, "teachers_and_targets_kwh": fixed, "full_kwh": full, "short_kwh": short,
-        "fixed_share": fixed / full, "short_share": short / full,
+        "basis": "modelled: CPU time of each part x 12 W, times how often a run has it",
+        "left_out": "calibration, importance, export", "measured": row, "cpu_s": seconds,
+        "full_kwh": full * CORE_W / J_PER_KWH, "fixed_share": fixed,
+        "short_share": fixed + (1 - fixed) * SHORT / FULL,
     }  # fmt: skip
 
 
 def scheduled(trace: str, args: argparse.Namespace) -> dict[int, dict[str, np.ndarray]]:
-    """Mean intensity by hours of work and policy, for every start hour of the year.
-
-    Models smaller than the scheduler's own, fitted once, before the year: they foresee less.
-    """
+    """Mean intensity by hours of work and policy, for every start; models end before the year."""
     data = load_schedule_data(args.grids / f"{trace}.csv.gz", "life", time_zone=TRACES[trace])
     values, times = data.trace.g_per_kwh, data.trace.time_utc
     first, last = (np.datetime64(args.year) + k for k in (0, 1))
@@ -271,10 +276,7 @@ def scheduled(trace: str, args: argparse.Namespace) -> dict[int, dict[str, np.nd
         np.searchsorted(times, first.astype("datetime64[h]")),
         np.searchsorted(times, last.astype("datetime64[h]")) - DAY_H,
     )
-    config = backtest.WaitingConfig(
-        duration_h=1, slack_h=DAY_H - 1, refit_h=REFIT_H, rounds=args.rounds, num_leaves=31,
-        learning_rate=4.8 / args.rounds,
-    )  # fmt: skip
+    config = backtest.WaitingConfig(duration_h=1, slack_h=DAY_H - 1, refit_h=53 * backtest.WEEK_H)
     ahead = values[starts[:, None] + np.arange(DAY_H)]
     learned = backtest.learned_changes(data, config, int(starts[0]), int(starts[-1]) + DAY_H)
     policies = {"learned": learned, "yesterday": backtest.yesterday_changes(data, config)}
@@ -323,11 +325,10 @@ def grid_figures(row: dict[str, Any], run: dict[str, Any], curve: dict[str, Any]
     def times(figure: dict[str, Any], by: float) -> dict[str, Any]:
         return {**figure, "value": by * figure["value"], "ci95": [by * v for v in figure["ci95"]]}
 
-    short = run["short_share"]
-    out: dict[str, Any] = {"shorter_alone": {"value": short, "ci95": None, "n": 1}}
+    out: dict[str, Any] = {"shorter_alone": {"value": run["short_share"], "ci95": None, "n": 1}}
     for policy, figure in row["shares"].items():
         out[f"{policy}_alone"] = figure
-        out[f"{policy}_and_shorter"] = times(figure, short)
+        out[f"{policy}_and_shorter"] = times(figure, run["short_share"])
     lost = np.interp(np.arange(101), CURVE, [curve[str(e)]["value"] for e in CURVE[:-1]] + [0.0])
     held = np.array(row["budget_histogram"])
     steps, fixed = row["budget_steps_share"], run["fixed_share"]
@@ -343,25 +344,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("cohort", "grids", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name, default in (("splits", 8), ("ablation", 8), ("confirm", 8), ("seeds", 2),
-                          ("rounds", 120)):  # fmt: skip
+    for name, default in (("splits", 8), ("ablation", 8), ("confirm", 8), ("seeds", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--year", default="2024")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cohort, rows = read_cohort(args.cohort), Rows(args.out.with_name(f"{args.out.name}.rows.jsonl"))
+    torch.set_num_threads(1)
     schedule_grids(rows, args)
-    parts = run_parts(cohort, rows, args)
+    parts = run_parts(cohort, rows)
     train_splits(cohort, rows, args)
     write_json(args.out, summary(rows, parts, args))
 
 
 def summary(rows: Rows, run: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """All figures and the verdicts."""
-    first = range(args.splits)
+    first, full = range(args.splits), (FIXED, FULL)
     further = range(args.splits, args.splits + args.confirm)
-    full = (FIXED, FULL)
     curve = {str(e): paired(rows, (FIXED, e), full, first) for e in CURVE if e != FULL}
     arms = {v.name: paired(rows, (v.name, EQUAL), (FIXED, EQUAL), first) for v in VARIANTS}
     controls = {
@@ -381,18 +380,18 @@ def summary(rows: Rows, run: dict[str, Any], args: argparse.Namespace) -> dict[s
         targets[f"gCO2e on {trace} <= {TARGET}"] = {
             **figure, "reached": figure["value"] <= TARGET,
             "interval_within": figure["ci95"][1] <= TARGET}  # fmt: skip
-    commits = sorted({row["commit"] for row in rows.all})
     return {
-        "commits": commits, "year": args.year, "basis": "average-life-consumption",
-        "epochs_less_100": curve, "at_equal_steps_less_fixed": arms, "controls": controls,
-        "short_less_full": equal, "on_further_splits": bool(args.confirm), "run_parts": run,
-        "share_of_unscheduled_full_run": grids, "targets": targets,
+        "commits": sorted({row["commit"] for row in rows.all}), "year": args.year,
+        "basis": "average-life-consumption", "epochs_less_100": curve,
+        "at_equal_steps_less_fixed": arms, "controls": controls,
+        "short_less_full": equal, "on_further_splits": bool(args.confirm),
+        "run_parts": run, "share_of_unscheduled_full_run": grids, "targets": targets,
     }  # fmt: skip
 
 
 def commit() -> str:
     """What the code was."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
+    command = ("git", "rev-parse", "--short", "HEAD")
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
