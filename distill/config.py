@@ -94,7 +94,7 @@ class TrainConfig:
     screen_trees: int = 200
     boosting_rounds: int = 150
     boosters: int = 3
-    epochs: int = 100
+    epochs: int = 200
     batch: int = 128
     sets_per_patient: int = 4
     learning_rate: float = 2e-3
