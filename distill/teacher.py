@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 
+from distill import temperature
 from distill.config import TrainConfig
 from distill.errors import TrainingError
 from distill.preprocess import TablePreprocessor, fit_preprocessor
@@ -32,6 +33,7 @@ CANDIDATES = (
     BOOSTING,
     *(f"{BLEND}_{name}" for name in STRENGTHS),
 )
+prior_logit = temperature.prior_logit
 MIN_ROWS = 20
 MIN_OF_A_CLASS = 5
 LOGIT_LIMIT = 8.0
@@ -144,12 +146,6 @@ class Teacher:
     def logit(self, raw: RawTable) -> Float64[np.ndarray, " rows"]:
         """Calibrated log-odds."""
         return self.fit.logits(raw)[self.choice] / self.temperature
-
-
-def prior_logit(label: Int[np.ndarray, " rows"]) -> float:
-    """Log-odds of the positive class before anything is known, with half a patient of each."""
-    n_pos = float((label == 1).sum())
-    return float(np.log((n_pos + 0.5) / (label.size - n_pos + 0.5)))
 
 
 def summed_logit(
