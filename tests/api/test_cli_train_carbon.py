@@ -51,7 +51,7 @@ def run(cohort_path: Path, tmp_path: Path, *options: str):
 def test_without_its_options_training_minds_nothing(cohort_path, tmp_path, began):
     assert isinstance(run(cohort_path, tmp_path).exception, ReachedError)
     assert began["carbon"] is None
-    assert began["config"].epochs == 100
+    assert began["config"].epochs == 200
 
 
 def test_carbon_aware_stands_for_fewer_epochs_and_a_day_in_simulated_time(
@@ -59,7 +59,7 @@ def test_carbon_aware_stands_for_fewer_epochs_and_a_day_in_simulated_time(
 ):
     result = run(cohort_path, tmp_path, "--carbon-aware", "--grid", "synthetic")
     assert isinstance(result.exception, ReachedError)
-    assert began["config"].epochs == 40
+    assert began["config"].epochs == 100
     assert began["carbon"].deadline_h == 24.0
     assert began["carbon"].folder == tmp_path / "bundle.checkpoint"
     before = began["clock"]()
