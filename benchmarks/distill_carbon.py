@@ -45,9 +45,9 @@ from distill.splits import corrected_interval, hospital_splits
 from distill.train import Trainer
 
 TRACES = {"em_ciso": "America/Los_Angeles", "em_gb": "Europe/London"}
-FULL, SHORT, EQUAL = 100, 40, 30
+FULL, SHORT, EQUAL = 200, 100, 30
 """Epochs: as usual, of the carbon-aware run, and of every arm of the ablation."""
-LEAST, CURVE = 20, (10, 20, 30, 40, 60, 100)
+LEAST, CURVE = 20, (10, 20, 30, 40, 60, 100, 200)
 SPLIT_SEED, FOLD_SEED, INNER = 3, 7, 5
 SETS_A_SPLIT = 6  # sets of folds that the teachers of one split leave out
 DAY_H, HOURS, CORE_W, J_PER_KWH = 24, (1, 8), 12.0, 3.6e6
@@ -297,8 +297,8 @@ def ratio(top: np.ndarray, bottom: np.ndarray, seed: int = 0) -> dict[str, Any]:
     draws = np.random.default_rng(seed).integers(0, sums.shape[1], size=(2000, sums.shape[1]))
     t, b = sums[:, draws].sum(axis=2)
     low, high = np.quantile(t / b, [0.025, 0.975])
-    return {"value": float(top.sum() / bottom.sum()), "ci95": [float(low), float(high)],
-            "n": len(top), "unit": "starts"}  # fmt: skip
+    value = float(top.sum() / bottom.sum())
+    return {"value": value, "ci95": [float(low), float(high)], "n": len(top), "unit": "starts"}
 
 
 def schedule_grids(rows: Rows, args: argparse.Namespace) -> None:
@@ -315,7 +315,7 @@ def schedule_grids(rows: Rows, args: argparse.Namespace) -> None:
                 shares={name: ratio(found[name], now) for name in found if name != "now"},
                 budget_epochs=[float(v) for v in np.quantile(epochs, [0.05, 0.5, 0.95])],
                 budget_steps_share=float((now * epochs).sum() / now.sum() / FULL),
-                budget_histogram=[int(v) for v in np.bincount(epochs.astype(int), minlength=101)],
+                budget_histogram=np.bincount(epochs.astype(int), minlength=FULL + 1).tolist(),
             )  # fmt: skip
 
 
@@ -329,11 +329,11 @@ def grid_figures(row: dict[str, Any], run: dict[str, Any], curve: dict[str, Any]
     for policy, figure in row["shares"].items():
         out[f"{policy}_alone"] = figure
         out[f"{policy}_and_shorter"] = times(figure, run["short_share"])
-    lost = np.interp(np.arange(101), CURVE, [curve[str(e)]["value"] for e in CURVE[:-1]] + [0.0])
-    held = np.array(row["budget_histogram"])
-    steps, fixed = row["budget_steps_share"], run["fixed_share"]
+    gaps = [*(curve[str(e)]["value"] for e in CURVE[:-1]), 0.0]
+    lost = np.interp(np.arange(FULL + 1), CURVE, gaps)
+    held, fixed = np.array(row["budget_histogram"]), run["fixed_share"]
     out["constant_budget_alone"] = {
-        "value": fixed + (1 - fixed) * steps, "ci95": None, "n": int(held.sum()),
+        "value": fixed + (1 - fixed) * row["budget_steps_share"], "ci95": None, "n": int(held.sum()),
         "epochs_p5_p50_p95": row["budget_epochs"], "auc_less_full": float(held @ lost / held.sum()),
     }  # fmt: skip
     return out
@@ -382,7 +382,7 @@ def summary(rows: Rows, run: dict[str, Any], args: argparse.Namespace) -> dict[s
             "interval_within": figure["ci95"][1] <= TARGET}  # fmt: skip
     return {
         "commits": sorted({row["commit"] for row in rows.all}), "year": args.year,
-        "basis": "average-life-consumption", "epochs_less_100": curve,
+        "basis": "average-life-consumption", "epochs_less_full": curve,
         "at_equal_steps_less_fixed": arms, "controls": controls,
         "short_less_full": equal, "on_further_splits": bool(args.confirm),
         "run_parts": run, "share_of_unscheduled_full_run": grids, "targets": targets,
