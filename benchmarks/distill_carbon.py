@@ -333,8 +333,9 @@ def grid_figures(row: dict[str, Any], run: dict[str, Any], curve: dict[str, Any]
     lost = np.interp(np.arange(FULL + 1), CURVE, gaps)
     held, fixed = np.array(row["budget_histogram"]), run["fixed_share"]
     out["constant_budget_alone"] = {
-        "value": fixed + (1 - fixed) * row["budget_steps_share"], "ci95": None, "n": int(held.sum()),
-        "epochs_p5_p50_p95": row["budget_epochs"], "auc_less_full": float(held @ lost / held.sum()),
+        "value": fixed + (1 - fixed) * row["budget_steps_share"], "ci95": None,
+        "auc_less_full": float(held @ lost / held.sum()), "n": int(held.sum()),
+        "epochs_p5_p50_p95": row["budget_epochs"],
     }  # fmt: skip
     return out
 
@@ -359,8 +360,8 @@ def main() -> None:
 
 def summary(rows: Rows, run: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """All figures and the verdicts."""
-    first, full = range(args.splits), (FIXED, FULL)
-    further = range(args.splits, args.splits + args.confirm)
+    n, full = args.splits, (FIXED, FULL)
+    first, further = range(n), range(n, n + args.confirm)
     curve = {str(e): paired(rows, (FIXED, e), full, first) for e in CURVE if e != FULL}
     arms = {v.name: paired(rows, (v.name, EQUAL), (FIXED, EQUAL), first) for v in VARIANTS}
     controls = {
