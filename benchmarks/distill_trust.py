@@ -28,6 +28,7 @@ from distill.cohort_folds import assign_folds, with_folds
 from distill.config import TrainConfig
 from distill.conformal import fit_conformal
 from distill.coverage import ConformalSets, conformal_sets, coverage_card
+from distill.crossfit import TrainingData
 from distill.faithfulness import (
     Asked,
     above_zero,
@@ -39,6 +40,7 @@ from distill.faithfulness import (
     swapped,
 )
 from distill.figures import student_figures
+from distill.fit import FittedStudent
 from distill.masks import everything_masks
 from distill.metrics import auc, cluster_bootstrap, ece, means_over_hospitals
 from distill.mixtures import mixture_numbers
@@ -234,11 +236,16 @@ def faithfulness(
         rng = np.random.default_rng([seed, f])
         rows, rest = np.flatnonzero(data.fold == f), np.flatnonzero(data.fold != f)
         left, fitted = frozenset({f}), calibration[f]
-        here, there = (asked(trainer, left, some, fitted) for some in (rows, rest))
+        student = trainer.student(left)
+        here, there = (asked(student, data, some, fitted) for some in (rows, rest))
         for way, value in modalities_said(here, there, rng).items():
             said[way][rows] = value
         effect["swapped"][rows], effect["any swap"][rows] = swapped(here, rng)
-        others = [asked(trainer, left | {g}, rows, fitted) for g in data.folds if g != f]
+        others = [
+            asked(trainer.student(left | {g}, left), data, rows, fitted)
+            for g in data.folds
+            if g != f
+        ]
         effect["other student"][rows] = np.mean([np.abs(left_out(o)) for o in others], axis=0)
         for k, changes in features_removed(there, here, KS, rng, DRAWS).items():
             for name, change in changes.items():
@@ -262,13 +269,12 @@ def faithfulness(
 
 
 def asked(
-    trainer: Trainer, excluded: frozenset[int], rows: np.ndarray, calibration: Calibration
+    student: FittedStudent, data: TrainingData, rows: np.ndarray, calibration: Calibration
 ) -> Asked:
-    """The student without these folds, asked about these patients."""
-    student = trainer.student(excluded)
+    """A student, asked about these patients."""
     return Asked(
-        student=student, calibration=calibration, x=student.features(trainer.data)[rows],
-        present=trainer.data.present()[rows],
+        student=student, calibration=calibration, x=student.features(data)[rows],
+        present=data.present()[rows],
     )  # fmt: skip
 
 

@@ -213,7 +213,7 @@ def test_labels_of_the_scored_fold_change_no_temperature_and_no_threshold(
     trained: Trained, tiny_cohort: Cohort, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
     # That they do not reach the student either is tested in test_train.py, bit for bit.
-    monkeypatch.setattr(Trainer, "student", lambda self, excluded: trained.student)
+    monkeypatch.setattr(Trainer, "student", lambda self, *folds: trained.student)
 
     def fitted(flip: int | None) -> Calibration:
         label = tiny_cohort.label.copy()
