@@ -48,8 +48,7 @@ TRACES = {"em_ciso": "America/Los_Angeles", "em_gb": "Europe/London"}
 FULL, SHORT, EQUAL = 200, 100, 30
 """Epochs: as usual, of the carbon-aware run, and of every arm of the ablation."""
 LEAST, CURVE = 20, (10, 20, 30, 40, 60, 100, 200)
-SPLIT_SEED, FOLD_SEED, INNER = 3, 7, 5
-SETS_A_SPLIT = 6  # sets of folds that the teachers of one split leave out
+SPLIT_SEED, FOLD_SEED, INNER, SETS_A_SPLIT = 3, 7, 5, 6  # last: what teachers leave out, in turn
 DAY_H, HOURS, CORE_W, J_PER_KWH = 24, (1, 8), 12.0, 3.6e6
 EQUAL_AUC, TARGET, SCORED = 0.005, 0.60, frozenset({0})
 
