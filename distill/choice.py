@@ -26,7 +26,7 @@ from distill.temperature import fit_temperature
 from distill.transfers import all_transfers
 
 BASE = "as set"
-Losses = Mapping[str, Float64[np.ndarray, " patients"]]
+Losses = Mapping[str, Float64[np.ndarray, " _"]]
 
 
 @dataclass(frozen=True, kw_only=True)
