@@ -22,6 +22,7 @@ from scipy.special import expit
 from scipy.stats import spearmanr
 
 from api.cli.atomic import write_json
+from distill.arrays import training_data, usable
 from distill.calibrate import Calibration
 from distill.cohort import Cohort, read_cohort
 from distill.cohort_folds import assign_folds, with_folds
@@ -45,7 +46,7 @@ from distill.masks import everything_masks
 from distill.metrics import auc, cluster_bootstrap, ece, means_over_hospitals
 from distill.mixtures import mixture_numbers
 from distill.temperature import PRIOR_ROWS, fit_temperature, log_loss
-from distill.train import OutOfFold, Trainer, training_data, usable
+from distill.train import OutOfFold, Trainer
 
 FULL_ECE, SET_ECE, COVERAGE_POINTS = 0.05, 0.08, 0.02
 KS = (1, 3, 5, 10)
