@@ -158,7 +158,8 @@ def ece(
     """Expected calibration error over 15 equal-mass bins, with a parametric bootstrap interval.
 
     Every bin's gap is drawn from its normal sampling distribution. The interval is reflected
-    about the estimate, since resampling adds noise to every bin and so biases the error upwards.
+    about the estimate, since resampling adds noise to every bin and so biases the error upwards;
+    where that bias is so large that the reflection ends below the estimate, it ends there.
     """
     n = int(label.size)
     if n < N_BINS:
@@ -169,7 +170,8 @@ def ece(
     value = float(np.abs(total).sum() / n)
     drawn = np.abs(total + spread * rng.standard_normal((resamples, N_BINS))).sum(axis=1) / n
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Figure(value=value, ci95=_clipped(2 * value - float(high), 2 * value - float(low)), n=n)
+    upper = max(value, 2 * value - float(low))
+    return Figure(value=value, ci95=_clipped(2 * value - float(high), upper), n=n)
 
 
 def ece_if_calibrated(
