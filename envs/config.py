@@ -11,6 +11,13 @@ from envs.errors import ConfigError
 
 BudgetMode = Literal["mask", "price", "mask+price", "cmdp"]
 BUDGET_MODES: tuple[str, ...] = get_args(BudgetMode)
+RewardKind = Literal["auc", "expected_auc", "logloss", "brier"]
+REWARDS: tuple[str, ...] = get_args(RewardKind)
+Rules = Literal["oneshot", "sequential", "worklist"]
+RULES: tuple[str, ...] = get_args(Rules)
+"""How cases come up: one decision each, one visit after another, or a worklist with hours."""
+URGENT_ABOVE = 0.8
+"""Urgency above which a case counts as urgent."""
 LEADS_H = (1, 3, 6, 12, 24)
 """Leads of the intensity forecast in every observation, hours."""
 
@@ -22,10 +29,24 @@ BOUNDS: dict[str, tuple[float, float, bool]] = {
     "urgent_fraction": (0.0, 1.0, False),
     "slack_max_h": (0.0, 8760.0, False),
     "slack_min_h": (0.0, 8760.0, False),
+    "urgent_slack_h": (0.0, 8760.0, False),
+    "session_h_min": (1, 8760, True),
+    "session_h_max": (1, 8760, True),
+    "backlog": (0.0, 1.0, False),
+    "arrival_share": (0.0, 1.0, False),
+    "setup_factor": (0.0, 1e6, False),
+    "swing": (0.0, 100.0, False),
+    "auc_per_late_h": (0.0, 1.0, False),
     "forecast_sd_1h": (0.0, 1.0, False),
     "forecast_sd_24h": (0.0, 1.0, False),
 }
 """Lowest and highest value of each number, and whether it is a whole one."""
+ORDERED = (
+    ("slack_min_h", "slack_max_h"),
+    ("forecast_sd_1h", "forecast_sd_24h"),
+    ("session_h_min", "session_h_max"),
+)
+CHOICES = {"budget_mode": BUDGET_MODES, "reward": REWARDS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +55,29 @@ class SessionConfig:
 
     Attributes:
         n_cases: patients in a session; the class counts are fixed by the prevalence of the pool.
-        slots_per_hour: visits (turns) in an hour; each visit moves the clock by one slot.
+        slots_per_hour: visits (sequential rules) or transfers (worklist) that an hour has room for.
         budget_mode: ``mask`` hides what the budget cannot pay; ``price`` subtracts priced carbon
             from the reward; ``mask+price`` does both; ``cmdp`` does neither and reports each
             step's gCO2e as ``info["cost"]`` for constrained learners.
         budget_fraction: budget as a share of what always running everything would emit.
         g_per_auc: price: gCO2e that one whole unit of AUC gain is worth.
+        reward: ``auc`` (sequential credit), ``expected_auc`` (the same with each label replaced by
+            its probability given the fullest evidence: for training), ``logloss`` or ``brier``
+            (how much they fall, averaged over the session's cases).
+        auc_per_late_h: reward taken for each hour past a deadline; 0 leaves lateness to its line.
         urgent_fraction: share of cases with an urgency above 0.8 (simulated).
-        slack_max_h: time from a case's scheduled visit to its deadline at urgency 0, hours.
-        slack_min_h: the same at urgency 1; linear in between.
+        slack_max_h: time that a case has from its arrival (sequential: its scheduled visit) to its
+            deadline at urgency 0, hours.
+        slack_min_h: the same at urgency 0.8; linear in between.
+        urgent_slack_h: the same for urgent cases, above 0.8.
+        session_h_min: shortest session, hours (worklist; each draws its length).
+        session_h_max: longest session, hours (worklist).
+        backlog: share of the cases that wait when a session begins (worklist).
+        arrival_share: the others arrive at random during this first part of the session.
+        setup_factor: energy of starting a pipeline's run, as a multiple of its energy per case;
+            the cases processed within the same hour share the run (worklist).
+        swing: the trace's departures from its mean are multiplied by this; above 1 it is a
+            stress test, not a recorded grid.
         forecast_sd_1h: relative standard deviation of the simulated forecast error 1 h ahead.
         forecast_sd_24h: the same 24 h ahead; a power law in between.
     """
@@ -50,18 +85,27 @@ class SessionConfig:
     n_cases: int = 64
     slots_per_hour: int = 4
     budget_mode: BudgetMode = "mask+price"
-    budget_fraction: float = 0.4
-    g_per_auc: float = 20_000.0
+    budget_fraction: float = 0.2
+    g_per_auc: float = 500_000.0
+    reward: RewardKind = "auc"
+    auc_per_late_h: float = 0.0
     urgent_fraction: float = 0.05
     slack_max_h: float = 24.0
-    slack_min_h: float = 1.0
+    slack_min_h: float = 18.0
+    urgent_slack_h: float = 4.0
+    session_h_min: int = 24
+    session_h_max: int = 72
+    backlog: float = 0.25
+    arrival_share: float = 0.75
+    setup_factor: float = 0.0
+    swing: float = 1.0
     forecast_sd_1h: float = 0.04
     forecast_sd_24h: float = 0.10
 
     def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name)))
-        for low, high in (("slack_min_h", "slack_max_h"), ("forecast_sd_1h", "forecast_sd_24h")):
+        for low, high in ORDERED:
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(
                     f"{low} is {getattr(self, low):g}, above {high}, {getattr(self, high):g}."
@@ -92,6 +136,13 @@ class SessionConfig:
         """Hours of trace that a session may touch, the longest forecast lead included."""
         return (self.max_visits - 1) // self.slots_per_hour + 1 + LEADS_H[-1]
 
+    def slack_h(self, urgency: float) -> float:
+        """Hours that a case of this urgency has until its deadline."""
+        if urgency > URGENT_ABOVE:
+            return self.urgent_slack_h
+        span = self.slack_max_h - self.slack_min_h
+        return self.slack_max_h - span * urgency / URGENT_ABOVE
+
     def forecast_sd(self, lead_h: float) -> float:
         """Relative standard deviation of the simulated forecast error at this lead (hours)."""
         if self.forecast_sd_1h == 0.0:
@@ -102,9 +153,9 @@ class SessionConfig:
 
 def _checked(name: str, value: object) -> object:
     """One setting, whole numbers made floats where the setting is one."""
-    if name == "budget_mode":
-        if value not in BUDGET_MODES:
-            raise ConfigError(f"Unknown budget_mode {value!r}; modes: {', '.join(BUDGET_MODES)}.")
+    if name in CHOICES:
+        if value not in CHOICES[name]:
+            raise ConfigError(f"Unknown {name} {value!r}; choose {', '.join(CHOICES[name])}.")
         return value
     low, high, whole = BOUNDS[name]
     kinds = int if whole else (int, float)

@@ -21,9 +21,9 @@ from distill.transfers import Transfer
 from envs.config import LEADS_H
 from envs.errors import LayoutError
 
-VERSION = 1
+VERSION = 2
 MODALITY_GROUPS = ("present", "quality", "processed")
-TRANSFER_GROUPS = ("run", "gain", "energy", "g_co2e")
+TRANSFER_GROUPS = ("run", "gain", "energy", "g_co2e", "setup", "sharing")
 GROUPS = MODALITY_GROUPS + TRANSFER_GROUPS
 Value = int | float | np.generic | np.ndarray
 
@@ -87,6 +87,11 @@ def _session_fields() -> list[ObservationField]:
         _root("budget_left_g_co2e", "gCO2e", 10_000.0, 64.0),
         _field("time_left", "h", 24.0, 0.0, 64.0),
         _field("cases_left", "cases", 64.0, 0.0, 2048.0),
+        _field("waiting", "cases", 16.0, 0.0, 2048.0),
+        _field("to_come", "cases", 64.0, 0.0, 2048.0),
+        _field("ahead", "cases", 16.0, 0.0, 2048.0),
+        _field("slots_left_now", "slots", 4.0, 0.0, 2048.0),
+        _field("slots_left", "slots", 64.0, 0.0, 2048.0),
     ]
 
 
@@ -95,6 +100,8 @@ def _action_fields(transfers: Sequence[str]) -> list[ObservationField]:
         *(_field(f"gain_{t}", "AUC", 0.01, -100.0, 100.0) for t in transfers),
         *(_root(f"energy_{t}", "kWh", 1.0, 64.0) for t in transfers),
         *(_root(f"g_co2e_{t}", "gCO2e", 250.0, 256.0) for t in transfers),
+        *(_root(f"setup_{t}", "kWh", 1.0, 64.0) for t in transfers),
+        *(_field(f"sharing_{t}", "cases", 4.0, 0.0, 2048.0) for t in transfers),
     ]
 
 
@@ -105,8 +112,16 @@ class ObservationLayout:
     Fields, in order: ``probability entropy disagreement logit``, ``present_<m> quality_<m>
     processed_<m>`` for each modality, ``run_<transfer>``; ``urgency slack_h deferred``;
     ``intensity_now intensity_lead_<n>h intensity_uncertainty``; ``budget_left
-    budget_left_g_co2e time_left cases_left``; ``gain_<transfer> energy_<transfer>
-    g_co2e_<transfer>``. A group (``present``, ``gain``, ...) names all its fields at once.
+    budget_left_g_co2e time_left cases_left waiting to_come ahead slots_left_now slots_left``;
+    ``gain_<transfer> energy_<transfer> g_co2e_<transfer> setup_<transfer> sharing_<transfer>``.
+    A group (``present``, ``gain``, ...) names all its fields at once.
+
+    What competes: ``waiting`` counts the cases that wait now (this one included), ``to_come`` those
+    that are still to arrive, ``ahead`` the waiting ones whose best transfer is predicted to gain
+    more than this case's; ``slots_left_now`` is the room left in this hour and ``slots_left`` that
+    until this case has to be closed. ``energy`` is all that a transfer would take now: the bridge,
+    the pipeline if it is new, and ``setup``, the start of a run if none is open in this hour;
+    ``sharing`` counts the other waiting cases whose best transfer needs the same new pipeline.
 
     Attributes:
         modalities: inference modalities, clinical first.

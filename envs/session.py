@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from carbon.intensity.recorded import load_trace
 from carbon.intensity.synthetic import synthetic_trace
 from carbon.intensity.trace import Trace
-from envs.config import LEADS_H, SessionConfig
+from envs.config import LEADS_H, URGENT_ABOVE, SessionConfig
 from envs.errors import SessionError
 from envs.tables import PatientTables
 
@@ -22,7 +22,6 @@ EVAL: Literal["eval"] = "eval"
 TRAIN_SHARE = 0.7
 SYNTHETIC_HOURS = 24 * 60
 SYNTHETIC_SEED = 0
-URGENT_ABOVE = 0.8
 MAX_G_PER_KWH = 4000.0
 MIN_FORECAST_FACTOR = 0.1
 
@@ -188,8 +187,9 @@ def _deadline(
 ) -> Float64[np.ndarray, "batch cases"]:
     """A case is due its slack after its scheduled visit; the slack falls with urgency."""
     scheduled = np.argsort(visit, axis=1) / config.slots_per_hour
-    slack = config.slack_max_h - urgency * (config.slack_max_h - config.slack_min_h)
-    return np.asarray(scheduled + slack)
+    span = (config.slack_max_h - config.slack_min_h) / URGENT_ABOVE
+    slack = config.slack_max_h - urgency * span
+    return np.asarray(scheduled + np.where(urgency > URGENT_ABOVE, config.urgent_slack_h, slack))
 
 
 def _intensity(

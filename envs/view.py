@@ -31,9 +31,11 @@ class Columns:
     budget_left_g: int
     time_left: int
     cases_left: int
+    contest: slice
     gain: slice
     energy: slice
     g_co2e: slice
+    runs: slice
 
 
 def columns_of(layout: ObservationLayout) -> Columns:
@@ -51,9 +53,11 @@ def columns_of(layout: ObservationLayout) -> Columns:
         budget_left_g=layout.index("budget_left_g_co2e"),
         time_left=layout.index("time_left"),
         cases_left=layout.index("cases_left"),
+        contest=slice(layout.index("waiting"), layout.index("slots_left") + 1),
         gain=layout.group("gain"),
         energy=layout.group("energy"),
         g_co2e=layout.group("g_co2e"),
+        runs=slice(layout.group("setup").start, layout.group("sharing").stop),
     )
 
 
@@ -96,6 +100,11 @@ def _write_session(
     out[:, at.budget_left_g] = layout.scale_field("budget_left_g_co2e", left_g)
     out[:, at.time_left] = layout.scale_field("time_left", hours)
     out[:, at.cases_left] = layout.scale_field("cases_left", visits)
+    nothing, one = np.zeros(len(out)), np.ones(len(out))
+    contest = (visits, nothing, nothing, one, visits)
+    names = layout.names[at.contest]
+    for column, (name, values) in enumerate(zip(names, contest), start=at.contest.start):
+        out[:, column] = layout.scale_field(name, values)
 
 
 def _write_actions(
@@ -110,4 +119,5 @@ def _write_actions(
     root_g = np.sqrt(g_now / field.scale).astype(np.float32)
     out[:, at.gain] = gain * np.float32(1.0 / layout.fields[at.gain.start].scale)
     out[:, at.energy] = root_kwh
+    out[:, at.runs] = 0.0
     np.minimum(root_kwh * root_g[:, None], np.float32(field.high), out=out[:, at.g_co2e])

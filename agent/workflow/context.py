@@ -95,9 +95,7 @@ def slack_h(services: ReviewServices, state: CaseState, at: datetime) -> float:
     deadline = state.get("deadline")
     if deadline is not None:
         return (datetime.fromisoformat(deadline) - at).total_seconds() / 3600.0
-    config = services.config
-    span = config.slack_max_h - config.slack_min_h
-    return config.slack_max_h - span * state.get("urgency", 0.0)
+    return services.config.slack_h(state.get("urgency", 0.0))
 
 
 def planned_wait(
@@ -174,6 +172,8 @@ def situation(services: ReviewServices, state: CaseState, at: datetime) -> Situa
         "gain": gain,
         "energy": energy,
         "g_co2e": energy * carbon.now.g_per_kwh,
+        "setup": np.zeros(len(names)),
+        "sharing": np.zeros(len(names)),
     }
     options = _options(
         services.catalogue,
@@ -273,6 +273,12 @@ def _session_values(services: ReviewServices, at: datetime) -> dict[str, float]:
         "budget_left_g_co2e": max(services.budget.left_g_co2e(at), 0.0),
         "time_left": visits / services.config.slots_per_hour,
         "cases_left": visits,
+        # The board's own queue is not known here: each live case is looked at as if alone.
+        "waiting": visits,
+        "to_come": 0.0,
+        "ahead": 0.0,
+        "slots_left_now": 1.0,
+        "slots_left": visits,
     }
 
 
