@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from gymnasium.utils import seeding
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int8, Int64
 
 from agent.policies.protocol import Policy
+from envs.dynamics import SessionState, StepOutcome
 from envs.engine import ReviewEngine
 from envs.setup import ReviewSetup
 
@@ -37,7 +38,17 @@ class SessionRecords:
         finalised_at_once: share of cases finalised without any transfer.
         lateness_h: hours past the deadlines, summed over cases.
         invalid: actions that the mask forbade.
+        trace_idx: which of the traces the session ran on.
+        session_h: its length, hours.
+        patient: pool index of each case, positives first; see ``SessionSource.rows``.
+        label: 1 for the positive class.
+        first_score: log-odds of each case on clinical data alone.
+        final_score: log-odds that it was finalised with.
         final_set: the evidence set that each case ended with.
+        case_g_co2e: emissions of each case, g.
+        case_lateness_h: hours past each case's deadline.
+        case_transfers: transfers run for each case.
+        case_deferrals: how often each case was put off.
         by_urgency: decisions by band of urgency and by action, summed over sessions.
         by_uncertainty: decisions by band of entropy and by action, summed over sessions.
     """
@@ -52,7 +63,17 @@ class SessionRecords:
     finalised_at_once: Float64[np.ndarray, " sessions"]
     lateness_h: Float64[np.ndarray, " sessions"]
     invalid: Float64[np.ndarray, " sessions"]
+    trace_idx: Int64[np.ndarray, " sessions"]
+    session_h: Float64[np.ndarray, " sessions"]
+    patient: Int64[np.ndarray, "sessions cases"]
+    label: Int8[np.ndarray, "sessions cases"]
+    first_score: Float32[np.ndarray, "sessions cases"]
+    final_score: Float32[np.ndarray, "sessions cases"]
     final_set: Int64[np.ndarray, "sessions cases"]
+    case_g_co2e: Float64[np.ndarray, "sessions cases"]
+    case_lateness_h: Float64[np.ndarray, "sessions cases"]
+    case_transfers: Int64[np.ndarray, "sessions cases"]
+    case_deferrals: Int64[np.ndarray, "sessions cases"]
     by_urgency: Int64[np.ndarray, "bands actions"]
     by_uncertainty: Int64[np.ndarray, "bands actions"]
 
@@ -69,25 +90,29 @@ class SessionRecords:
 
 @dataclass(kw_only=True)
 class _Tally:
-    """Running totals of one batch of sessions."""
+    """Running totals of one batch of sessions, and of each of its cases."""
 
     reward: Float64[np.ndarray, " batch"]
     lateness_h: Float64[np.ndarray, " batch"]
-    transfers: Int64[np.ndarray, " batch"]
-    deferrals: Int64[np.ndarray, " batch"]
     at_once: Int64[np.ndarray, " batch"]
+    case_g_co2e: Float64[np.ndarray, "batch cases"]
+    case_lateness_h: Float64[np.ndarray, "batch cases"]
+    case_transfers: Int64[np.ndarray, "batch cases"]
+    case_deferrals: Int64[np.ndarray, "batch cases"]
     by_urgency: Int64[np.ndarray, "bands actions"]
     by_uncertainty: Int64[np.ndarray, "bands actions"]
 
     @classmethod
-    def zero(cls, batch: int, actions: int) -> _Tally:
+    def zero(cls, batch: int, cases: int, actions: int) -> _Tally:
         bands = len(URGENCY_BANDS)
         return cls(
             reward=np.zeros(batch),
             lateness_h=np.zeros(batch),
-            transfers=np.zeros(batch, dtype=np.int64),
-            deferrals=np.zeros(batch, dtype=np.int64),
             at_once=np.zeros(batch, dtype=np.int64),
+            case_g_co2e=np.zeros((batch, cases)),
+            case_lateness_h=np.zeros((batch, cases)),
+            case_transfers=np.zeros((batch, cases), dtype=np.int64),
+            case_deferrals=np.zeros((batch, cases), dtype=np.int64),
             by_urgency=np.zeros((bands, actions), dtype=np.int64),
             by_uncertainty=np.zeros((bands, actions), dtype=np.int64),
         )
@@ -95,16 +120,18 @@ class _Tally:
     def count(
         self,
         setup: ReviewSetup,
-        observation: Float32[np.ndarray, "batch fields"],
+        seen: tuple[Float32[np.ndarray, "batch fields"], Int64[np.ndarray, " batch"]],
         action: Int64[np.ndarray, " batch"],
         active: Bool[np.ndarray, " batch"],
     ) -> None:
-        """Count the decisions of the sessions that are not over."""
+        """Count the decisions, on these observations and cases, of the sessions not over."""
+        observation, case = seen
         layout, catalogue = setup.layout, setup.catalogue
         untouched = layout.physical(observation, "run").sum(axis=1) == 0
         first = untouched & (layout.physical(observation, "deferred") == 0)
-        self.transfers += active & (action < catalogue.n_transfers)
-        self.deferrals += active & (action == catalogue.defer)
+        rows = np.arange(len(action))
+        self.case_transfers[rows, case] += active & (action < catalogue.n_transfers)
+        self.case_deferrals[rows, case] += active & (action == catalogue.defer)
         self.at_once += active & (action == catalogue.finalise) & first
         urgency = observation[:, layout.index("urgency")].astype(np.float64)
         entropy = layout.physical(observation, "entropy")
@@ -112,6 +139,14 @@ class _Tally:
         in_uncertainty = np.digitize(entropy, UNCERTAINTY_EDGES, right=True)
         np.add.at(self.by_urgency, (in_urgency[active], action[active]), 1)
         np.add.at(self.by_uncertainty, (in_uncertainty[active], action[active]), 1)
+
+    def add(self, outcome: StepOutcome, case: Int64[np.ndarray, " batch"]) -> None:
+        """Add what a step earned, emitted and delayed."""
+        self.reward += outcome.reward
+        self.lateness_h += outcome.lateness_h
+        rows = np.arange(len(case))
+        self.case_g_co2e[rows, case] += outcome.g_co2e
+        self.case_lateness_h[rows, case] += outcome.lateness_h
 
 
 def start_sessions(setup: ReviewSetup, seeds: Sequence[int]) -> ReviewEngine:
@@ -153,28 +188,54 @@ def run_sessions(
 def _run_batch(policy: Policy, setup: ReviewSetup, seeds: Sequence[int]) -> SessionRecords:
     engine = start_sessions(setup, seeds)
     state = engine.state
-    tally = _Tally.zero(len(seeds), setup.catalogue.n)
+    tally = _Tally.zero(len(seeds), setup.config.n_cases, setup.catalogue.n)
     policy.reset(len(seeds), seed=int(seeds[0]))
     while not engine.over.all():
         active, mask, observation = ~engine.over, engine.mask, engine.observe()
+        case = state.case.copy()
         action = policy.act(observation, mask)
-        tally.count(setup, observation, action, active)
-        outcome = engine.step(action)
-        tally.reward += outcome.reward
-        tally.lateness_h += outcome.lateness_h
-    totals, n = engine.totals(), setup.config.n_cases
+        tally.count(setup, (observation, case), action, active)
+        tally.add(engine.step(action), case)
+    return _records(engine, tally)
+
+
+def _trace_idx(state: SessionState) -> Int64[np.ndarray, " batch"]:
+    found = getattr(state, "trace_idx", np.zeros(len(state.over), dtype=np.int64))
+    return np.array(found, dtype=np.int64)
+
+
+def _session_h(state: SessionState, setup: ReviewSetup) -> Float64[np.ndarray, " batch"]:
+    """Length of each session; sequential ones last as long as their visits take."""
+    planned = state.tail / setup.config.slots_per_hour
+    return np.array(getattr(state, "session_h", planned), dtype=np.float64)
+
+
+def _records(engine: ReviewEngine, tally: _Tally) -> SessionRecords:
+    setup, state, totals = engine.setup, engine.state, engine.totals()
+    tables, n = setup.tables, setup.config.n_cases
+    label = np.broadcast_to(np.arange(n) < setup.n_pos, state.patient.shape)
     return SessionRecords(
         auc_base=totals["session_auc_base"],
         auc_gain=totals["session_auc_final"] - totals["session_auc_base"],
         g_co2e=totals["total_g_co2e"],
         reward=tally.reward,
         budget_g_co2e=state.budget_g.copy(),
-        transfers_per_case=tally.transfers / n,
-        deferrals_per_case=tally.deferrals / n,
+        transfers_per_case=tally.case_transfers.sum(axis=1) / n,
+        deferrals_per_case=tally.case_deferrals.sum(axis=1) / n,
         finalised_at_once=tally.at_once / n,
         lateness_h=tally.lateness_h,
         invalid=totals["n_invalid"].astype(np.float64),
+        trace_idx=_trace_idx(state),
+        session_h=_session_h(state, setup),
+        patient=state.patient.copy(),
+        label=label.astype(np.int8),
+        first_score=tables.logit[state.patient * tables.n_sets],
+        final_score=state.score.copy(),
         final_set=state.set_idx.copy(),
+        case_g_co2e=tally.case_g_co2e,
+        case_lateness_h=tally.case_lateness_h,
+        case_transfers=tally.case_transfers,
+        case_deferrals=tally.case_deferrals,
         by_urgency=tally.by_urgency,
         by_uncertainty=tally.by_uncertainty,
     )
