@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from jaxtyping import Int64
 
 from agent.errors import ComparisonError
 from carbon.intensity.recorded import load_trace
@@ -15,26 +18,58 @@ from carbon.intensity.synthetic import synthetic_trace
 from carbon.intensity.trace import Trace
 from distill.bundle import EVIDENCE, MANIFEST, Bundle, hash_case_id, sha256_of
 from distill.evidence import EvidenceTable
-from envs.config import SessionConfig
+from envs.config import Rules, SessionConfig
 from envs.session import SYNTHETIC_HOURS, SYNTHETIC_SEED
 from envs.setup import ReviewSetup, build_setup
 
 if TYPE_CHECKING:
     from envs.sb3 import Sb3VecEnv
 
+ONESHOT = "greenboard/CaseReviewOneShot-v1"
 SEQUENTIAL = "greenboard/CaseReviewSequential-v1"
-ENV_IDS = (SEQUENTIAL,)
+WORKLIST = "greenboard/CaseReview-v1"
+RULES_OF: dict[str, Rules] = {
+    ONESHOT: "oneshot", SEQUENTIAL: "sequential", WORKLIST: "worklist",
+}  # fmt: skip
+ENV_IDS = tuple(RULES_OF)
+
+TraceLike = Trace | Path | str
 
 
 def check_env_id(env_id: str) -> str:
     """The id, if policies can be trained and compared on it.
 
     Raises:
-        ComparisonError: if not.
+        ComparisonError: if not; the message suggests the nearest.
     """
-    if env_id not in ENV_IDS:
-        raise ComparisonError(f"Unknown environment {env_id!r}; choose {', '.join(ENV_IDS)}.")
-    return env_id
+    if env_id in RULES_OF:
+        return env_id
+    close = difflib.get_close_matches(env_id, ENV_IDS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ComparisonError(f"Unknown environment {env_id!r}.{hint} Choose {', '.join(ENV_IDS)}.")
+
+
+def _traces(trace: TraceLike | Sequence[TraceLike] | None) -> tuple[Trace, ...]:
+    """One trace or several, read where they are files; the synthetic grid for None."""
+    if trace is None:
+        return (synthetic_trace(SYNTHETIC_HOURS, SYNTHETIC_SEED),)
+    several = [trace] if isinstance(trace, (Trace, Path, str)) else list(trace)
+    if not several:
+        raise ComparisonError("No trace was given; leave it out for the synthetic grid.")
+    read = tuple(one if isinstance(one, Trace) else load_trace(Path(one)) for one in several)
+    names = [one.name for one in read]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ComparisonError(f"Trace {twice[0]!r} was given twice; give each once.")
+    return read
+
+
+def _config(config: SessionConfig | None, preset_name: str | None) -> SessionConfig:
+    if preset_name is None:
+        return config or SessionConfig()
+    if config is not None:
+        raise ComparisonError("Give a preset or a configuration, not both.")
+    return cast(SessionConfig, import_module("envs.config").preset(preset_name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,70 +78,83 @@ class SessionSource:
 
     Attributes:
         evidence: the bundle's evidence table.
-        trace: the grid.
+        traces: the grids; each session draws one of them.
         config: settings of every session.
         bundle_facts: what names the bundle for good: cohort, hashes.
         env_id: the environment.
+        preset: name of the settings, where they have one.
     """
 
     evidence: EvidenceTable
-    trace: Trace
+    traces: tuple[Trace, ...]
     config: SessionConfig
     bundle_facts: dict[str, Any]
     env_id: str = SEQUENTIAL
+    preset: str | None = None
 
     @classmethod
     def open(
         cls,
         bundle: Path,
         *,
-        trace: Path | None = None,
+        trace: TraceLike | Sequence[TraceLike] | None = None,
         config: SessionConfig | None = None,
         env_id: str = SEQUENTIAL,
+        preset: str | None = None,
     ) -> SessionSource:
-        """Open a bundle, checking every file's hash, and a trace.
+        """Open a bundle, checking every file's hash, and its traces.
 
         Args:
             bundle: folder that ``greenboard train`` wrote.
-            trace: recorded trace; None for the synthetic grid.
+            trace: recorded trace, or several; None for the synthetic grid.
             config: session settings; the defaults when None.
             env_id: the environment.
+            preset: named settings instead of ``config``.
 
         Raises:
             BundleError: if the bundle is incomplete or altered.
-            TraceError: if the trace cannot be read.
-            ComparisonError: if the environment is unknown.
+            TraceError: if a trace cannot be read.
+            ComparisonError: if the environment is unknown, or a trace was given twice.
+            ConfigError: if the preset is unknown.
         """
+        check_env_id(env_id)
         Bundle.open(bundle)
         facts = {
             "manifest_sha256": sha256_of(bundle / MANIFEST),
             "evidence_sha256": sha256_of(bundle / EVIDENCE),
         }
         evidence = EvidenceTable.load(bundle / EVIDENCE)
-        return cls.of_evidence(evidence, trace=trace, config=config, env_id=env_id, facts=facts)
+        return cls.of_evidence(
+            evidence, trace=trace, config=config, env_id=env_id, preset=preset, facts=facts
+        )
 
     @classmethod
     def of_evidence(
         cls,
         evidence: EvidenceTable,
         *,
-        trace: Path | Trace | None = None,
+        trace: TraceLike | Sequence[TraceLike] | None = None,
         config: SessionConfig | None = None,
         env_id: str = SEQUENTIAL,
+        preset: str | None = None,
         facts: dict[str, Any] | None = None,
     ) -> SessionSource:
         """Sessions from a table that is already in memory; see :meth:`open`."""
-        if trace is None:
-            trace = synthetic_trace(SYNTHETIC_HOURS, SYNTHETIC_SEED)
         return cls(
             evidence=evidence,
-            trace=trace if isinstance(trace, Trace) else load_trace(trace),
-            config=config or SessionConfig(),
+            traces=_traces(trace),
+            config=_config(config, preset),
+            preset=preset,
             bundle_facts={
                 "cohort": evidence.cohort, "synthetic": evidence.synthetic, **(facts or {}),
             },
             env_id=check_env_id(env_id),
         )  # fmt: skip
+
+    @property
+    def rules(self) -> Rules:
+        """The rules behind the environment's id."""
+        return RULES_OF[self.env_id]
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -126,10 +174,13 @@ class SessionSource:
             )
         return tuple(fold for fold in self.folds if fold != held_out)
 
+    def rows(self, folds: Sequence[int]) -> Int64[np.ndarray, " pool"]:
+        """Rows of the evidence table behind the pool indices of these folds' sessions."""
+        return np.flatnonzero(np.isin(self.evidence.fold, list(folds)))
+
     def patients(self, folds: Sequence[int]) -> frozenset[str]:
         """Hashed case ids of these folds' patients: who they are, without saying so."""
-        rows = np.flatnonzero(np.isin(self.evidence.fold, folds))
-        return frozenset(hash_case_id(self.evidence.case_id[row]) for row in rows)
+        return frozenset(hash_case_id(self.evidence.case_id[row]) for row in self.rows(folds))
 
     def fitted(self, held_out: Sequence[int], cases: int | None = None) -> SessionSource:
         """The same source with sessions that each held-out fold, and the others, can fill.
@@ -171,7 +222,7 @@ class SessionSource:
         return replace(self, config=replace(self.config, n_cases=n_cases))
 
     def _class_sizes(self, folds: Sequence[int]) -> tuple[int, int]:
-        label = self.evidence.label[np.isin(self.evidence.fold, folds)]
+        label = self.evidence.label[self.rows(folds)]
         return int((label == 0).sum()), int((label == 1).sum())
 
     def training(self, held_out: int, *, price_only: bool = False) -> ReviewSetup:
@@ -196,7 +247,7 @@ class SessionSource:
         config = replace(self.config, budget_mode="price") if price_only else self.config
         return build_setup(
             evidence=self.evidence, folds=folds, fit_folds=self.other_folds(held_out),
-            trace=self.trace, period=period, config=config,
+            trace=self._grid, period=period, config=config, **self._rules,
         )  # fmt: skip
 
     def training_env(self, held_out: int, num_envs: int) -> Sb3VecEnv:
@@ -205,20 +256,39 @@ class SessionSource:
 
         return Sb3VecEnv(
             num_envs, evidence=self.evidence, folds=self.other_folds(held_out),
-            trace=self.trace, period="train", config=self.config,
+            trace=self._grid, period="train", config=self.config, **self._rules,
         )  # fmt: skip
+
+    @property
+    def _grid(self) -> Any:
+        return self.traces[0] if len(self.traces) == 1 else self.traces
+
+    @property
+    def _rules(self) -> dict[str, Any]:
+        return {} if self.env_id == SEQUENTIAL else {"rules": self.rules}
 
     def facts(self) -> dict[str, Any]:
         """What names these sessions for good, for provenance."""
         return {
             "environment": self.env_id,
             "bundle": dict(self.bundle_facts),
+            "preset": self.preset,
             "trace": {
-                "name": self.trace.name,
-                "zone": self.trace.zone,
-                "basis": str(self.trace.basis),
-                "synthetic": self.trace.synthetic,
-                "hours": len(self.trace),
+                "name": " + ".join(trace.name for trace in self.traces),
+                "zone": " + ".join(trace.zone for trace in self.traces),
+                "basis": str(self.traces[0].basis),
+                "synthetic": any(trace.synthetic for trace in self.traces),
+                "hours": sum(len(trace) for trace in self.traces),
             },
+            "traces": [
+                {
+                    "name": trace.name,
+                    "zone": trace.zone,
+                    "basis": str(trace.basis),
+                    "synthetic": trace.synthetic,
+                    "hours": len(trace),
+                }
+                for trace in self.traces
+            ],
             "session_config": asdict(self.config),
         }
