@@ -227,11 +227,14 @@ def _fill(
         raise TraceError(f"{file}: every intensity is empty.")
     offset = (hours[known] - hours[known[0]]).astype(np.int64)
     gaps = np.diff(offset) - 1
-    if gaps.size and gaps.max() > max_gap_h:
-        worst = int(gaps.argmax())
+    wide = np.flatnonzero(gaps > max_gap_h)
+    if wide.size:
+        first = int(wide[0])
+        others = f", the first of {wide.size} such gaps" if wide.size > 1 else ""
         raise TraceError(
-            f"{file}: {gaps[worst]} hours are missing after {hours[known[worst]]}:00 UTC; at most "
-            f"{max_gap_h} in a row are filled (max_gap_h). Cut the file there, or allow more."
+            f"{file}: {gaps[first]} hours are missing after {hours[known[first]]}:00 UTC{others}; "
+            f"at most {max_gap_h} in a row are filled (max_gap_h). Cut the file there, or allow "
+            f"more: the longest gap has {gaps.max()}."
         )
     n = int(offset[-1]) + 1
     last_known = np.zeros(n, dtype=np.int64)

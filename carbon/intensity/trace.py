@@ -12,6 +12,7 @@ from carbon.errors import IntensityError, TraceError
 from carbon.intensity.protocol import Basis, as_utc, floor_hour
 
 HOUR = timedelta(hours=1)
+FILL = "Fill them, or cut the trace there; load_trace fills short gaps."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,30 @@ class Trace:
             )
         if self.time_utc.dtype != np.dtype("datetime64[h]"):
             raise TraceError(f"Trace {self.name}: times are {self.time_utc.dtype}, not hours.")
-        if np.any(np.diff(self.time_utc) != np.timedelta64(1, "h")):
-            raise TraceError(f"Trace {self.name}: the hours are not consecutive.")
-        if not np.isfinite(self.g_per_kwh).all() or (self.g_per_kwh < 0).any():
-            raise TraceError(f"Trace {self.name}: intensities must be finite and not negative.")
+        self._check_hours()
+        bad = np.flatnonzero(~np.isfinite(self.g_per_kwh) | (self.g_per_kwh < 0))
+        if bad.size:
+            raise TraceError(
+                f"Trace {self.name}: {self.g_per_kwh[bad[0]]:g} gCO2e/kWh at "
+                f"{self.time_utc[bad[0]]}:00 UTC, the first of {bad.size} intensities that are not "
+                f"finite or negative. {FILL}"
+            )
+
+    def _check_hours(self) -> None:
+        """Every hour follows the one before it; the first that does not is named."""
+        if np.isnat(self.time_utc).any():
+            raise TraceError(f"Trace {self.name}: a time is missing (NaT). Drop that hour's row.")
+        step = np.diff(self.time_utc).astype(np.int64)
+        wrong = np.flatnonzero(step != 1)
+        if not wrong.size:
+            return
+        first = int(wrong[0])
+        at, following = self.time_utc[first], self.time_utc[first + 1]
+        raise TraceError(
+            f"Trace {self.name}: the hours are not consecutive: {at}:00 UTC is followed by "
+            f"{following}:00 UTC, the first of {wrong.size} such places. "
+            + (FILL if step[first] > 1 else "Sort the hours and drop repeated ones.")
+        )
 
     def __len__(self) -> int:
         return len(self.time_utc)

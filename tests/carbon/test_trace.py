@@ -170,6 +170,46 @@ def make(values: list[float], **changes: object) -> Trace:
     return Trace(**(fields | changes))  # type: ignore[arg-type]
 
 
+def test_the_first_long_gap_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """The first one, where the file must be cut, not the longest; short gaps before it are filled.
+
+    Hours whose cell is empty are as missing as hours without a row.
+    """
+    hours = [0, 2, 3, 8, 9, 30]
+    text = "time_utc,ci_direct\n" + "".join(
+        f"2024-01-{1 + h // 24:02d} {h % 24:02d}:00,{'' if h == 8 else 5}\n" for h in hours
+    )
+    with pytest.raises(TraceError) as caught:
+        load_trace(write(tmp_path / "gaps.csv", text))
+    said = str(caught.value)
+    assert "gaps.csv: 5 hours are missing after 2024-01-01T03:00 UTC, the first of 2" in said
+    assert "Cut the file there, or allow more: the longest gap has 20." in said
+    assert len(load_trace(tmp_path / "gaps.csv", max_gap_h=20)) == 31
+
+
+@pytest.mark.parametrize(
+    ("hours", "says"),
+    [
+        ([0, 1, 5, 6, 9], "T01:00 UTC is followed by 2024-01-01T05:00 UTC, the first of 2.*cut"),
+        ([0, 1, 1, 2], "T01:00 UTC is followed by 2024-01-01T01:00 UTC, .*repeated"),
+        ([0, 2, 1], "T00:00 UTC is followed by 2024-01-01T02:00 UTC, the first of 2"),
+        ([3, 2, 1], "T03:00 UTC is followed by 2024-01-01T02:00 UTC, .*Sort"),
+    ],
+)
+def test_hours_out_of_order_are_named(hours: list[int], says: str) -> None:
+    times = np.datetime64("2024-01-01T00", "h") + np.array(hours).astype("timedelta64[h]")
+    with pytest.raises(TraceError, match=says):
+        make([1.0] * len(hours), time_utc=times)
+    with pytest.raises(TraceError, match="NaT"):
+        make([1.0], time_utc=np.array(["NaT"], dtype="datetime64[h]"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_the_first_impossible_intensity_is_named(bad: float) -> None:
+    with pytest.raises(TraceError, match=r"at 2024-01-01T02:00 UTC, the first of 2 .*Fill them"):
+        make([1.0, 2.0, bad, 4.0, bad])
+
+
 def test_a_trace_refuses_gaps_and_nonsense() -> None:
     gap = np.array(["2024-01-01T00", "2024-01-01T02"], dtype="datetime64[h]")
     with pytest.raises(TraceError, match="not consecutive"):
