@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from agent.report.findings import (
+    EquityReport,
+    PolicyStatistics,
+    RobustnessScenario,
+    Surrogate,
+    figures_json,
+)
 from agent.statistics import Estimate
 
 FORMAT = 1
@@ -83,10 +90,10 @@ class PolicyResult:
     def to_json(self) -> dict[str, Any]:
         """The policy's entry in ``report.json``."""
         return {
-            **_figures(self.figures),
+            **figures_json(self.figures),
             "learned": self.learned,
             "training_seeds": self.training_seeds,
-            "versus": {name: _figures(diff) for name, diff in self.versus.items()},
+            "versus": {name: figures_json(diff) for name, diff in self.versus.items()},
             "pareto": {
                 "on_front": not self.dominated_by,
                 "dominated_by": list(self.dominated_by),
@@ -95,13 +102,9 @@ class PolicyResult:
                 "by_urgency": self.by_urgency.to_json(),
                 "by_uncertainty": self.by_uncertainty.to_json(),
             },
-            "folds": {fold: _figures(figures) for fold, figures in self.folds.items()},
+            "folds": {fold: figures_json(figures) for fold, figures in self.folds.items()},
             **self.details,
         }
-
-
-def _figures(figures: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: estimate.to_json() for name, estimate in figures.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +151,10 @@ class ComparisonReport:
         budget_g_co2e: the sessions' budget, g.
         provenance: bundle, sessions, trace, seeds, versions, command.
         limits: sentences on what the figures do not say.
+        statistics: by policy; empty where patients were not redrawn.
+        robustness: the same policies under changed conditions; empty where not asked for.
+        equity: gain and carbon by group; None where no attributes of the patients were given.
+        surrogates: by learned policy, what it does in words.
     """
 
     policies: tuple[PolicyResult, ...]
@@ -157,6 +164,10 @@ class ComparisonReport:
     budget_g_co2e: Estimate
     provenance: Mapping[str, Any]
     limits: tuple[str, ...]
+    statistics: Mapping[str, PolicyStatistics] = field(default_factory=dict)
+    robustness: tuple[RobustnessScenario, ...] = ()
+    equity: EquityReport | None = None
+    surrogates: Mapping[str, Surrogate] = field(default_factory=dict)
 
     def policy(self, name: str) -> PolicyResult:
         """The result of one policy, by name."""
@@ -183,14 +194,22 @@ class ComparisonReport:
             "format": FORMAT,
             "research_use_only": True,
             "headline": list(headline),
-            "policies": {policy.name: policy.to_json() for policy in self.policies},
+            "policies": {policy.name: self._policy_json(policy) for policy in self.policies},
             "bounds": {name: bound.to_json() for name, bound in self.bounds.items()},
             "reference": {
-                "everything_without_budget": _figures(self.everything),
+                "everything_without_budget": figures_json(self.everything),
                 "best_planner": self.best_planner,
                 "budget_g_co2e": self.budget_g_co2e.to_json(),
             },
             "metrics": dict(METRICS),
             "provenance": dict(self.provenance),
             "limits": list(self.limits),
+            "robustness": {scenario.name: scenario.to_json() for scenario in self.robustness},
+            "equity": None if self.equity is None else self.equity.to_json(),
+            "surrogates": {name: tree.to_json() for name, tree in self.surrogates.items()},
         }
+
+    def _policy_json(self, policy: PolicyResult) -> dict[str, Any]:
+        found = self.statistics.get(policy.name)
+        tested = {} if found is None else {"statistics": found.to_json()}
+        return {**policy.to_json(), **tested}
