@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from agent.policies.files import write_atomically
 from agent.report.carbon_plots import burn_svg, intensity_svg, work_svg, year_svg
+from agent.report.page import page_environment
 from carbon.account import AccountRow
 from carbon.account_report import AccountReport
 from carbon.intensity.synthetic import ZONE as SYNTHETIC
@@ -124,16 +124,12 @@ def _shown(rows: tuple[AccountRow, ...]) -> tuple[AccountRow, ...]:
 
 def render_account(report: AccountReport) -> str:
     """The page: figures, rows, grid, work, budgets, and what net < 0 would take."""
-    environment = Environment(
-        loader=PackageLoader("agent.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "figure": figure, "kinds": _kinds, "left_out": _left_out, "energy_words": _energy_words,
-    }  # fmt: skip
+    environment = page_environment(
+        {
+            "figure": figure, "kinds": _kinds, "left_out": _left_out,
+            "energy_words": _energy_words,
+        }
+    )  # fmt: skip
     drawn = {
         "grid": intensity_svg(report),
         "work": work_svg(report),

@@ -12,18 +12,17 @@ from matplotlib import dates as mdates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agent.report.plots import (
+from agent.report.palette import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
     ORANGE,
     PURPLE,
-    SETTINGS,
     SKY,
     VERMILION,
-    to_svg,
 )
+from agent.report.svg import SETTINGS, to_svg
 from carbon.account import WorkHour
 from carbon.account_report import AccountReport
 from carbon.burn_down import BurnDown

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from agent.report.model import ComparisonReport, PolicyResult
-from agent.statistics import Estimate
+from agent.report.words import interval
 
 RULE = "rule"
-
-
-def interval(estimate: Estimate, digits: int = 3, scale: float = 1.0) -> str:
-    """``0.123 [0.110, 0.131]``."""
-    value, low, high = (scale * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _best(report: ComparisonReport) -> str:

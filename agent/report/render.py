@@ -3,90 +3,73 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from agent.errors import ComparisonError
 from agent.policies.files import write_atomically
-from agent.report.headline import headline, interval
-from agent.report.model import METRICS, ActionTable, ComparisonReport, PolicyResult
-from agent.report.plots import action_groups, actions_svg, pareto_svg
+from agent.report.blocks import Absent, Section, only_sections
+from agent.report.headline import headline
+from agent.report.model import ComparisonReport
+from agent.report.page import page_environment
+from agent.report.sections.bounds import bounds
+from agent.report.sections.decisions import decisions
+from agent.report.sections.differences import differences
+from agent.report.sections.origin import folds, limits, missing, reproduction
+from agent.report.sections.overview import overview
+from agent.report.words import listed
 
 HTML_FILE = "report.html"
 JSON_FILE = "report.json"
 POLICIES = "policies"
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
+def _sections(report: ComparisonReport) -> tuple[Section, ...]:
+    """What the page holds, in order; what is missing is said near the end."""
+    found: list[Section | Absent] = [
+        overview(report),
+        differences(report),
+        bounds(report),
+        decisions(report),
+        folds(report),
+    ]
+    lacking = missing([s for s in found if isinstance(s, Absent)])
+    ends = [lacking] if lacking is not None else []
+    return (*only_sections(found), *ends, limits(report), reproduction(report))
 
 
-def _grouped(table: ActionTable) -> list[tuple[str, int, list[float | None]]]:
-    """Rows for the page: band, decisions, share of each group of actions."""
-    groups = action_groups(table.actions)
-    rows: list[tuple[str, int, list[float | None]]] = []
-    for band, counts in zip(table.bands, table.counts):
-        total = int(counts.sum())
-        shares = [
-            float(counts[columns].sum()) / total if total else None for columns in groups.values()
-        ]
-        rows.append((band, total, shares))
-    return rows
+def _tags(report: ComparisonReport) -> list[str]:
+    tags = ["Research use only"]
+    if report.synthetic:
+        tags.append("Synthetic patients")
+    if report.provenance["trace"]["synthetic"]:
+        tags.append("Synthetic grid")
+    return tags
 
 
-def _choosing(report: ComparisonReport) -> tuple[PolicyResult, ...]:
-    """The policies whose actions depend on the case: the others need no picture."""
-    return tuple(
-        p for p in report.policies if p.name != "never" and not p.name.startswith("always")
+def _setting(report: ComparisonReport) -> str:
+    """What was simulated, in one paragraph."""
+    p = report.provenance
+    seeds = " and training seeds" if report.learned else ""
+    made_up = " (synthetic)" if p["trace"]["synthetic"] else ""
+    folds_named = [str(fold) for fold in p["folds"]]
+    return (
+        f"{p['sessions']['n_per_fold']} sessions of {p['session_config']['n_cases']} cases on the "
+        f"held-out patients of fold{'s' if len(folds_named) > 1 else ''} {listed(folds_named)}, "
+        f"the same sessions for every policy; grid: {p['trace']['name']}{made_up}, evaluation "
+        f"period. Intervals are 95 %, over sessions{seeds}."
     )
-
-
-def _dominator(report: ComparisonReport, policy: PolicyResult) -> str:
-    """Of those that dominate it, the one that gains most."""
-    better = [report.policy(name) for name in policy.dominated_by]
-    return max(better, key=lambda p: p.figures["auc_gain"].value).name
-
-
-def _pictures(report: ComparisonReport) -> dict[str, Markup]:
-    """The SVG elements; their text was escaped when they were drawn."""
-    pictures = {"pareto": pareto_svg(report)}
-    choosing = _choosing(report)
-    if choosing:
-        urgency = [(p.name, p.by_urgency) for p in choosing]
-        uncertainty = [(p.name, p.by_uncertainty) for p in choosing]
-        pictures["urgency"] = actions_svg("urgency", "Actions by urgency of the case", urgency)
-        pictures["uncertainty"] = actions_svg(
-            "uncertainty", "Actions by uncertainty of the prediction", uncertainty
-        )
-    return {key: Markup(svg) for key, svg in pictures.items()}  # noqa: S704
 
 
 def render_html(report: ComparisonReport) -> str:
-    """The page: headline, Pareto front, tables, actions, limits, how to reproduce it."""
-    environment = Environment(
-        loader=PackageLoader("agent.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"interval": interval, "percent": _percent}
-    choosing = _choosing(report)
-    folds = report.policies[0].folds
+    """The page: verdict, chart, tables, stress, groups, limits, how to make it again."""
+    environment = page_environment({})
     return environment.get_template("report.html.j2").render(
-        report=report,
+        cohort=str(report.provenance["bundle"]["cohort"]),
+        tags=_tags(report),
+        warnings=(),
         headline=headline(report),
-        pictures=_pictures(report),
-        metrics=METRICS,
-        choosing=choosing,
-        groups=list(action_groups(choosing[0].by_urgency.actions)) if choosing else [],
-        grouped=_grouped,
-        dominator=partial(_dominator, report),
-        folds=list(folds) if len(folds) > 1 else [],
-        provenance=json.dumps(dict(report.provenance), indent=2),
+        setting=_setting(report),
+        sections=_sections(report),
     )
 
 

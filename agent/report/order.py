@@ -1,0 +1,43 @@
+"""The order, the numbers and the looks of policies: the same in every section of a report."""
+
+from __future__ import annotations
+
+from agent.report.model import ComparisonReport, PolicyResult
+from agent.report.palette import Style, styles_of
+
+SPOTLIGHTS = 4
+
+
+def ranked(report: ComparisonReport) -> tuple[PolicyResult, ...]:
+    """Policies by mean reward, the highest first."""
+    return tuple(sorted(report.policies, key=lambda p: -p.figures["reward"].value))
+
+
+def numbers(report: ComparisonReport) -> dict[str, int]:
+    """The policies' numbers in the table and in the chart beside it."""
+    return {policy.name: i for i, policy in enumerate(ranked(report), 1)}
+
+
+def styles(report: ComparisonReport) -> dict[str, Style]:
+    """The policies' colours and markers."""
+    return styles_of([(p.name, p.learned) for p in report.policies])
+
+
+def best_learned(report: ComparisonReport) -> PolicyResult | None:
+    """The trained policy with the highest mean reward."""
+    return next((p for p in ranked(report) if p.learned), None)
+
+
+def spotlight(report: ComparisonReport) -> tuple[PolicyResult, ...]:
+    """The few policies that a crowded picture shows: best, planner, learned, rule, then by rank."""
+    names = [report.best.name]
+    learned = best_learned(report)
+    names += [n for n in (report.best_planner, learned.name if learned else None, "rule") if n]
+    names += [p.name for p in ranked(report) if p.name != "never"]
+    chosen = list(dict.fromkeys(names))[:SPOTLIGHTS]
+    return tuple(p for p in ranked(report) if p.name in chosen)
+
+
+def choosing(report: ComparisonReport) -> tuple[PolicyResult, ...]:
+    """The policies whose actions depend on the case: the others need no picture."""
+    return tuple(p for p in ranked(report) if p.name != "never" and not p.name.startswith("always"))

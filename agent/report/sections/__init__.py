@@ -1,0 +1,1 @@
+"""The sections of a comparison report, one module each."""
