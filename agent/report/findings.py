@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from agent.statistics import Estimate
@@ -61,6 +61,7 @@ class PolicyStatistics:
         regret: the bound ``expected_lp`` minus the policy's expected gain, AUC.
         esper: environmentally sustainable performance among the policies compared.
         traces: ``auc_gain``, ``g_co2e``, ``reward`` by trace, where sessions ran on several.
+        seeds: by metric, the mean of each training seed; empty without training.
     """
 
     redrawn: Mapping[str, Estimate]
@@ -71,6 +72,7 @@ class PolicyStatistics:
     regret: Estimate
     esper: Estimate
     traces: Mapping[str, Mapping[str, Estimate]]
+    seeds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The policy's ``statistics`` in ``report.json``."""
@@ -86,6 +88,7 @@ class PolicyStatistics:
             "regret_to_expected_lp": self.regret.to_json(),
             "esper": self.esper.to_json(),
             "traces": {trace: figures_json(figures) for trace, figures in self.traces.items()},
+            "training_seeds": {metric: list(means) for metric, means in self.seeds.items()},
         }
 
 
@@ -206,6 +209,25 @@ class EquityReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SurrogateNode:
+    """One node of a surrogate tree.
+
+    Attributes:
+        words: the question (``uncertainty at most 0.8 bit``), or at a leaf what is done.
+        share: of all decisions that come by here, 0 to 1.
+        agreement: at a leaf, the share of those that come by where the policy did the same.
+        yes: index of the node that a yes leads to; None at a leaf.
+        no: index of the node that a no leads to; None at a leaf.
+    """
+
+    words: str
+    share: float
+    agreement: float | None = None
+    yes: int | None = None
+    no: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Surrogate:
     """What a learned policy does, in words: a small decision tree that imitates it.
 
@@ -216,6 +238,7 @@ class Surrogate:
         most_common: share of the single most common decision: what no question at all reaches.
         sentences: one a leaf: conditions in physical units, then what is done.
         n_decisions: decisions that the tree was grown on.
+        nodes: the tree to be drawn, its root first; empty where only sentences were kept.
     """
 
     policy: str
@@ -224,6 +247,7 @@ class Surrogate:
     most_common: Estimate
     sentences: tuple[str, ...]
     n_decisions: int
+    nodes: tuple[SurrogateNode, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The entry in ``report.json``."""
@@ -233,4 +257,5 @@ class Surrogate:
             "most_common_decision": self.most_common.to_json(),
             "sentences": list(self.sentences),
             "n_decisions": self.n_decisions,
+            "nodes": [asdict(node) for node in self.nodes],
         }

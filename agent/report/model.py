@@ -74,6 +74,7 @@ class PolicyResult:
         by_uncertainty: actions by entropy of the probability.
         folds: the figures fold by fold, where several folds were compared.
         details: what belongs to this policy alone (price, training).
+        by_hour: actions by hour of the session; None where that was not counted.
     """
 
     name: str
@@ -86,6 +87,7 @@ class PolicyResult:
     by_uncertainty: ActionTable
     folds: Mapping[str, Mapping[str, Estimate]]
     details: Mapping[str, Any]
+    by_hour: ActionTable | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The policy's entry in ``report.json``."""
@@ -101,6 +103,7 @@ class PolicyResult:
             "actions": {
                 "by_urgency": self.by_urgency.to_json(),
                 "by_uncertainty": self.by_uncertainty.to_json(),
+                "by_hour": None if self.by_hour is None else self.by_hour.to_json(),
             },
             "folds": {fold: figures_json(figures) for fold, figures in self.folds.items()},
             **self.details,
