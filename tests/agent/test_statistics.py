@@ -2,14 +2,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import trim_mean
 
 from agent.errors import ComparisonError
+from agent.esper import esper
 from agent.statistics import (
     FoldedSample,
+    bootstrap_iqm,
     bootstrap_mean,
     dominated_by,
+    holm,
+    interquartile_mean,
+    kendall_tau,
     paired_difference,
     pareto_front,
+    probability_of_improvement,
+    two_sided_p,
 )
 
 
@@ -98,3 +106,60 @@ def test_pareto_front_by_hand() -> None:
     np.testing.assert_array_equal(pareto_front(gain, carbon), [1, 1, 0, 0, 1, 1])
     np.testing.assert_array_equal(np.flatnonzero(dominated_by(gain, carbon)[2]), [1, 5])
     np.testing.assert_array_equal(np.flatnonzero(dominated_by(gain, carbon)[3]), [1, 2, 5])
+
+
+def test_interquartile_mean_by_hand() -> None:
+    """Eight values: two are cut off at either end."""
+    values = np.array([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -50.0])
+    assert interquartile_mean(values) == (2 + 3 + 4 + 5) / 4
+    assert interquartile_mean(np.array([1.0, 2.0, 9.0])) == 4.0  # a quarter of three is none
+    np.testing.assert_allclose(
+        interquartile_mean(np.random.default_rng(0).normal(size=(3, 41))),
+        [trim_mean(row, 0.25) for row in np.random.default_rng(0).normal(size=(3, 41))],
+    )
+
+
+def test_the_interval_of_the_interquartile_mean_covers_a_known_centre() -> None:
+    rng, covered = np.random.default_rng(8), 0
+    for _ in range(120):
+        estimate = bootstrap_iqm(sample(rng.standard_t(2, (1, 40))), rng, replicates=150)
+        covered += estimate.low <= 0 <= estimate.high
+    assert 0.88 <= covered / 120 <= 1.0
+
+
+def test_holm_by_hand() -> None:
+    """Sorted .01 .02 .03 .04 times 4 3 2 1: .04 .06 .06 .04, made monotone: .04 .06 .06 .06."""
+    found = holm(np.array([0.03, 0.01, 0.04, 0.02]))
+    np.testing.assert_allclose(found, [0.06, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.6, 0.7])), [1.0, 1.0])
+    assert holm(np.array([])).shape == (0,)
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    ours, theirs = np.array([[1.0, 2.0], [3.0, 2.0]]), np.array([[2.0, 2.0]])
+    assert probability_of_improvement(ours, theirs) == (0 + 0.5 + 1 + 0.5) / 4
+    assert probability_of_improvement(theirs, ours) == 0.5
+
+
+def test_a_p_value_is_never_nil_and_says_where_the_interval_would_touch_zero() -> None:
+    assert two_sided_p(np.full(999, 1.0)) == pytest.approx(2 / 1000)
+    assert two_sided_p(np.zeros(99)) == 1.0
+    redraws = np.concatenate([np.full(49, -1.0), np.full(950, 1.0)])
+    assert two_sided_p(redraws) == pytest.approx(2 * 50 / 1000)
+
+
+def test_kendalls_tau_by_hand() -> None:
+    first = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    second = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [2.0, 1.0, 3.0]])
+    np.testing.assert_allclose(kendall_tau(first, second), [1, -1, 1 / 3])
+    with pytest.raises(ComparisonError, match="no order"):
+        kendall_tau(np.ones(1), np.ones(1))
+
+
+def test_esper_by_hand() -> None:
+    gain, carbon = np.array([0.0, 0.1, 0.2]), np.array([100.0, 0.0, 50.0])
+    np.testing.assert_allclose(esper(gain, carbon), [0.0, 0.75, 0.75])
+    np.testing.assert_allclose(esper(gain, carbon, weight=1.0), [0.0, 0.5, 1.0])
+    np.testing.assert_allclose(esper(np.ones(2), np.ones(2)), [0.5, 0.5])
+    with pytest.raises(ComparisonError, match="give 0 to 1"):
+        esper(gain, carbon, weight=2.0)
