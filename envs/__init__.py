@@ -2,8 +2,14 @@
 
 from gymnasium.envs.registration import register
 
-register(
-    id="greenboard/CaseReviewSequential-v1",
-    entry_point="envs.case_review:CaseReviewSequentialEnv",
-    vector_entry_point="envs.vector:CaseReviewSequentialVectorEnv",
-)
+for _name, _rules in (
+    ("CaseReviewOneShot", "oneshot"),
+    ("CaseReviewSequential", "sequential"),
+    ("CaseReview", "worklist"),
+):
+    register(
+        id=f"greenboard/{_name}-v1",
+        entry_point="envs.case_review:CaseReviewEnv",
+        vector_entry_point="envs.vector:CaseReviewVectorEnv",
+        kwargs={"rules": _rules},
+    )

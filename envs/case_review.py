@@ -1,4 +1,4 @@
-"""``greenboard/CaseReviewSequential-v1`` as a single Gymnasium environment."""
+"""The review session as a single Gymnasium environment, under any of the rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import gymnasium
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from carbon.intensity.trace import Trace
 from distill.evidence import EvidenceTable
 from envs.catalogue import ActionCatalogue
 from envs.config import SessionConfig
@@ -18,12 +17,13 @@ from envs.engine import ReviewEngine, action_space, observation_space
 from envs.errors import SessionError
 from envs.gain import GainModel
 from envs.observation import ObservationLayout
+from envs.session import Traces
 from envs.setup import build_setup
 
 Info = dict[str, Any]
 
 
-class CaseReviewSequentialEnv(gymnasium.Env[np.ndarray, np.int64]):
+class CaseReviewEnv(gymnasium.Env[np.ndarray, np.int64]):
     """One stretch of a tumour board: which knowledge to bring in for each patient, at what carbon.
 
     Patients come one after another. For the patient at hand the agent runs transfers, each
@@ -39,9 +39,11 @@ class CaseReviewSequentialEnv(gymnasium.Env[np.ndarray, np.int64]):
         evidence: EvidenceTable | str | Path,
         folds: Sequence[int] | None = None,
         fit_folds: Sequence[int] | None = None,
-        trace: Trace | str | Path | None = None,
+        trace: Traces = None,
         period: str = "train",
         config: SessionConfig | None = None,
+        preset: str | None = None,
+        rules: str = "sequential",
         gain_model: GainModel | str | Path | None = None,
         render_mode: str | None = None,
         **settings: Any,
@@ -55,7 +57,7 @@ class CaseReviewSequentialEnv(gymnasium.Env[np.ndarray, np.int64]):
             raise SessionError(f"render_mode is {render_mode!r}; it can be None or 'ansi'.")
         self.setup = build_setup(
             evidence=evidence, folds=folds, fit_folds=fit_folds, trace=trace, period=period,
-            config=config, gain_model=gain_model, **settings,
+            config=config, preset=preset, rules=rules, gain_model=gain_model, **settings,
         )  # fmt: skip
         self.render_mode = render_mode
         self.observation_space = observation_space(self.setup)
@@ -108,7 +110,8 @@ class CaseReviewSequentialEnv(gymnasium.Env[np.ndarray, np.int64]):
         info: Info = {"action_mask": self.action_masks()}
         info |= {key: value[0].item() for key, value in self._engine.step_info(outcome).items()}
         if ended:
-            info |= {key: value[0].item() for key, value in self._engine.totals().items()}
+            totals = {key: value[0] for key, value in self._engine.totals().items()}
+            info |= {k: v if k == "midpoint" else v.item() for k, v in totals.items()}
         return self._observe(int(action)), float(outcome.reward[0]), ended, False, info
 
     def _observe(self, action: int | None) -> np.ndarray:

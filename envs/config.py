@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import tomllib
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from importlib import resources
+from typing import Any, Literal, cast, get_args
 
 from envs.errors import ConfigError
 
@@ -131,10 +133,15 @@ class SessionConfig:
         """Most visits in a session: every case once, and once more if it was deferred."""
         return 2 * self.n_cases
 
-    @property
-    def horizon_h(self) -> int:
+    def hours(self, rules: Rules = "sequential") -> int:
+        """Hours in which cases of a session may come up, at most."""
+        if rules == "worklist":
+            return self.session_h_max
+        return (self.max_visits - 1) // self.slots_per_hour + 1
+
+    def horizon_h(self, rules: Rules = "sequential") -> int:
         """Hours of trace that a session may touch, the longest forecast lead included."""
-        return (self.max_visits - 1) // self.slots_per_hour + 1 + LEADS_H[-1]
+        return self.hours(rules) + LEADS_H[-1]
 
     def slack_h(self, urgency: float) -> float:
         """Hours that a case of this urgency has until its deadline."""
@@ -165,12 +172,55 @@ def _checked(name: str, value: object) -> object:
     raise ConfigError(f"{name} is {value!r}; it must be {number} from {low:g} to {high:g}.")
 
 
-def resolve_config(config: SessionConfig | None, overrides: dict[str, object]) -> SessionConfig:
-    """A configuration from an optional base and single fields, as environments accept them.
+def check_rules(rules: str) -> Rules:
+    """The rules, if there are such.
 
     Raises:
-        ConfigError: if a field is unknown or a value is out of range.
+        ConfigError: if not.
     """
+    if rules not in RULES:
+        raise ConfigError(f"Unknown rules {rules!r}; choose {', '.join(RULES)}.")
+    return cast(Rules, rules)
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the shipped settings."""
+    files = resources.files("envs").joinpath("presets").iterdir()
+    return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
+
+
+def preset(name: str) -> SessionConfig:
+    """Shipped settings by name: ``default``, ``hard``, ``batched``, ``swing``.
+
+    Raises:
+        ConfigError: if there is none of this name.
+    """
+    if name not in preset_names():
+        close = difflib.get_close_matches(str(name), preset_names(), n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"Unknown preset {name!r}.{hint} Presets: {', '.join(preset_names())}.")
+    text = resources.files("envs").joinpath("presets", f"{name}.toml").read_text("utf-8")
+    return resolve_config(None, tomllib.loads(text))
+
+
+def resolve_config(
+    config: SessionConfig | None, overrides: dict[str, object], preset_name: str | None = None
+) -> SessionConfig:
+    """A configuration from an optional base and single fields, as environments accept them.
+
+    Args:
+        config: the base; None for the preset, or the defaults.
+        overrides: single fields, on top of the base.
+        preset_name: shipped settings instead of ``config``.
+
+    Raises:
+        ConfigError: if a field or the preset is unknown, a value is out of range, or both a
+            configuration and a preset are given.
+    """
+    if preset_name is not None:
+        if config is not None:
+            raise ConfigError("Give a preset or a config, not both; single fields go on top.")
+        config = preset(preset_name)
     names = [field.name for field in fields(SessionConfig)]
     for name in overrides:
         if name not in names:

@@ -9,15 +9,19 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from envs.dynamics import StepOutcome, advance, begin, empty_state, open_actions
+from envs.dynamics import advance, begin, open_actions
 from envs.errors import SessionError
-from envs.reward import auc
+from envs.reward import auc, midpoint_credit
 from envs.session import draw_sessions
 from envs.setup import ReviewSetup
+from envs.state import StepOutcome, empty_state
 from envs.view import columns_of, observe
 
 STEP_KEYS = ("auc_gain", "g_co2e", "lateness_h", "invalid", "cost")
-END_KEYS = ("session_auc_base", "session_auc_final", "total_g_co2e", "budget_g", "n_invalid")
+END_KEYS = (
+    "session_auc_base", "session_auc_final", "total_g_co2e", "budget_g", "n_invalid",
+    "total_lateness_h", "n_late", "midpoint", "trace_idx",
+)  # fmt: skip
 
 
 @final
@@ -52,7 +56,10 @@ class ReviewEngine:
     def begin(self, rows: Int64[np.ndarray, " rows"], rngs: Sequence[np.random.Generator]) -> None:
         """Draw and start a session in each of these rows, from its own generator."""
         counts = (self.setup.n_pos, self.setup.n_neg)
-        draw = draw_sessions(self.setup.tables, self.setup.grid, self.setup.config, counts, rngs)
+        setup = self.setup
+        draw = draw_sessions(
+            setup.tables, setup.grid, setup.config, counts, rngs, rules=setup.rules
+        )
         begin(self.state, rows, draw, self.setup)
         self._mask = None
 
@@ -80,15 +87,27 @@ class ReviewEngine:
         """Observations of all sessions, as a new array."""
         return observe(self.state, self.setup, self._columns)
 
-    def totals(self) -> dict[str, np.ndarray]:
-        """What is said at the end of each session: :data:`END_KEYS`, one value a row."""
-        state, n_pos, n_neg = self.state, self.setup.n_pos, self.setup.n_neg
+    def totals(self, rows: Int64[np.ndarray, " rows"] | None = None) -> dict[str, np.ndarray]:
+        """What is said at the end of a session: :data:`END_KEYS`.
+
+        Args:
+            rows: which sessions; None for all.
+        """
+        state, tables = self.state, self.setup.tables
+        n_pos, n_neg = self.setup.n_pos, self.setup.n_neg
+        at = np.arange(self.num_envs) if rows is None else rows
+        base = state.base_wins[at]
+        first = tables.logit[state.patient[at] * tables.n_sets]
         return {
-            "session_auc_base": auc(state.base_wins, n_pos, n_neg),
-            "session_auc_final": auc(state.base_wins + state.wins, n_pos, n_neg),
-            "total_g_co2e": state.spent_g.copy(),
-            "budget_g": state.budget_g.copy(),
-            "n_invalid": state.n_invalid.copy(),
+            "session_auc_base": auc(base, n_pos, n_neg),
+            "session_auc_final": auc(base + state.wins[at], n_pos, n_neg),
+            "total_g_co2e": state.spent_g[at],
+            "budget_g": state.budget_g[at],
+            "n_invalid": state.n_invalid[at],
+            "total_lateness_h": state.lateness_h[at],
+            "n_late": state.n_late[at],
+            "midpoint": midpoint_credit(first, state.score[at], np.arange(n_pos + n_neg) < n_pos),
+            "trace_idx": state.trace_idx[at],
         }
 
     def step_info(self, outcome: StepOutcome) -> dict[str, np.ndarray]:

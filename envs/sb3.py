@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from stable_baselines3.common.vec_env import VecEnv
 
 from envs.errors import SessionError
-from envs.vector import CaseReviewSequentialVectorEnv
+from envs.vector import CaseReviewVectorEnv
 
 Indices = None | int | Iterable[int]
 
@@ -38,9 +38,7 @@ class Sb3VecEnv(VecEnv):
         """
         if "autoreset_mode" in kwargs:
             raise SessionError("Stable-Baselines3 resets in the same step; drop autoreset_mode.")
-        self.envs = CaseReviewSequentialVectorEnv(
-            num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs
-        )
+        self.envs = CaseReviewVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
         self.render_mode = None
         self.last_infos: dict[str, Any] = {}
         self._actions = np.zeros(num_envs, dtype=np.int64)

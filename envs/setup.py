@@ -5,20 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
-from carbon.intensity.trace import Trace
 from distill.evidence import EvidenceTable
 from envs.catalogue import ActionCatalogue
-from envs.config import SessionConfig, resolve_config
+from envs.config import Rules, SessionConfig, check_rules, resolve_config
 from envs.errors import GainError, LeakWarning, SessionError
 from envs.gain import GainModel
 from envs.observation import ObservationLayout
-from envs.session import EVAL, Grid, class_counts, resolve_grid
-from envs.tables import PatientTables, patient_tables
+from envs.outlook import Outlook, outlook_of
+from envs.reward import CreditBasis, credit_basis
+from envs.session import EVAL, Grid, Traces, class_counts, resolve_grid
+from envs.tables import MAX_KWH, PatientTables, patient_tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +34,12 @@ class ReviewSetup:
         gain_model: predicted AUC gains, from training rows only.
         tables: the pool's patients.
         grid: the hours of the trace that sessions may use.
+        outlook: best next step of each patient in each evidence set.
         n_pos: positives in every session.
         n_neg: negatives in every session.
         cohort: name of the cohort.
         synthetic: whether the patients are synthetic.
+        rules: how cases come up.
     """
 
     config: SessionConfig
@@ -44,10 +48,12 @@ class ReviewSetup:
     gain_model: GainModel
     tables: PatientTables
     grid: Grid
+    outlook: Outlook
     n_pos: int
     n_neg: int
     cohort: str
     synthetic: bool
+    rules: Rules = "sequential"
 
     @property
     def price_per_g(self) -> float:
@@ -59,15 +65,33 @@ class ReviewSetup:
         """Invalid actions in one visit after which the case is finalised."""
         return self.catalogue.n_transfers + 4
 
+    @property
+    def has_setup(self) -> bool:
+        """Whether starting a pipeline's run takes energy of its own."""
+        return self.rules == "worklist" and self.config.setup_factor > 0.0
+
+    @cached_property
+    def credit_basis(self) -> CreditBasis:
+        """What rewards are worked out from."""
+        return credit_basis(self.config.reward, self.tables, self.n_pos)
+
+    @cached_property
+    def setup_kwh(self) -> Float64[np.ndarray, "sets transfers"]:
+        """Energy of starting the run that a transfer in a set needs; 0 where it needs none."""
+        start = self.outlook.pipeline_kwh[self.outlook.source] * self.config.setup_factor
+        return np.asarray(self.outlook.is_new * start)
+
 
 def build_setup(
     *,
     evidence: EvidenceTable | str | Path,
     folds: Sequence[int] | None = None,
     fit_folds: Sequence[int] | None = None,
-    trace: Trace | str | Path | None = None,
+    trace: Traces = None,
     period: str = "train",
     config: SessionConfig | None = None,
+    preset: str | None = None,
+    rules: str = "sequential",
     gain_model: GainModel | str | Path | None = None,
     **settings: object,
 ) -> ReviewSetup:
@@ -78,9 +102,12 @@ def build_setup(
         folds: folds whose patients are reviewed; None for all.
         fit_folds: folds whose rows the gain model is fitted on; None for ``folds``. In the
             ``eval`` period they must be others.
-        trace: carbon intensity, its file, or None for a synthetic grid.
+        trace: carbon intensity, its file, several of these (each session draws one), or None for
+            a synthetic grid.
         period: ``train`` (first 70 % of the trace), ``eval`` (the rest) or ``all``.
         config: settings; single fields may be given as keywords instead or on top.
+        preset: name of shipped settings, instead of ``config``.
+        rules: ``oneshot``, ``sequential`` or ``worklist``.
         gain_model: a fitted gain model or its file; None to fit one on ``fit_folds``.
         settings: fields of :class:`SessionConfig`.
 
@@ -92,7 +119,7 @@ def build_setup(
     Warns:
         LeakWarning: if ``period`` is ``eval`` and the gains are fitted on ``folds`` by default.
     """
-    resolved = resolve_config(config, settings)
+    resolved, checked_rules = resolve_config(config, settings, preset), check_rules(rules)
     table = evidence if isinstance(evidence, EvidenceTable) else EvidenceTable.load(Path(evidence))
     if not table.transfers:
         raise SessionError(
@@ -108,18 +135,31 @@ def build_setup(
     elif not isinstance(gain_model, GainModel):
         gain_model = GainModel.load(Path(gain_model))
     _check_gain_model(gain_model, table)
-    return ReviewSetup(
+    setup = ReviewSetup(
         config=resolved,
         catalogue=ActionCatalogue(table.transfers),
         layout=layout,
         gain_model=gain_model,
         tables=tables,
-        grid=resolve_grid(trace, period, resolved),
+        grid=resolve_grid(trace, period, resolved, checked_rules),
+        outlook=outlook_of(table, tables, gain_model),
         n_pos=n_pos,
         n_neg=n_neg,
         cohort=table.cohort,
         synthetic=table.synthetic,
+        rules=checked_rules,
     )
+    _check_energies(setup)
+    return setup
+
+
+def _check_energies(setup: ReviewSetup) -> None:
+    most = float((setup.tables.step_kwh + setup.setup_kwh).max()) if setup.has_setup else 0.0
+    if most >= MAX_KWH:
+        raise SessionError(
+            f"Starting a run and a case together take up to {most:g} kWh; an observation shows "
+            f"less than {MAX_KWH:g}. Lower setup_factor, {setup.config.setup_factor:g}."
+        )
 
 
 def _rows_of(evidence: EvidenceTable, folds: Sequence[int] | None) -> Int64[np.ndarray, " rows"]:

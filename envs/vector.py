@@ -1,4 +1,4 @@
-"""``greenboard/CaseReviewSequential-v1`` as a native batch: many sessions, one set of arrays."""
+"""The review session as a native batch: many sessions, one set of arrays, any of the rules."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Int64
 
-from carbon.intensity.trace import Trace
 from distill.evidence import EvidenceTable
 from envs.catalogue import ActionCatalogue
 from envs.config import SessionConfig
-from envs.dynamics import StepOutcome
 from envs.engine import ReviewEngine, action_space, observation_space
 from envs.errors import SessionError
 from envs.gain import GainModel
 from envs.observation import ObservationLayout
+from envs.session import Traces
 from envs.setup import build_setup
+from envs.state import StepOutcome
 
 Info = dict[str, Any]
 Seeds = int | Sequence[int | None] | None
 
 
-class CaseReviewSequentialVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+class CaseReviewVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """Many review sessions at once; row ``i`` is what a single environment would do, bit for bit.
 
     Rewards are float64. Each key of ``infos`` is an array with one row a session; ``_key`` says
@@ -41,9 +41,11 @@ class CaseReviewSequentialVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray
         evidence: EvidenceTable | str | Path,
         folds: Sequence[int] | None = None,
         fit_folds: Sequence[int] | None = None,
-        trace: Trace | str | Path | None = None,
+        trace: Traces = None,
         period: str = "train",
         config: SessionConfig | None = None,
+        preset: str | None = None,
+        rules: str = "sequential",
         gain_model: GainModel | str | Path | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
@@ -63,7 +65,7 @@ class CaseReviewSequentialVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray
             raise SessionError(f"Unknown autoreset_mode {autoreset_mode!r}: {modes}.") from error
         self.setup = build_setup(
             evidence=evidence, folds=folds, fit_folds=fit_folds, trace=trace, period=period,
-            config=config, gain_model=gain_model, **settings,
+            config=config, preset=preset, rules=rules, gain_model=gain_model, **settings,
         )  # fmt: skip
         self.num_envs = num_envs
         self.render_mode = None
@@ -200,10 +202,11 @@ class CaseReviewSequentialVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray
         for key, value in self._engine.step_info(outcome).items():
             infos[key], infos[f"_{key}"] = value, held
         if outcome.terminated.any():
-            ended = outcome.terminated
-            for key, value in self._engine.totals().items():
-                infos[key] = np.where(ended, value, np.zeros((), dtype=value.dtype))
-                infos[f"_{key}"] = ended.copy()
+            rows = np.flatnonzero(outcome.terminated)
+            for key, value in self._engine.totals(rows).items():
+                infos[key] = np.zeros((self.num_envs, *value.shape[1:]), dtype=value.dtype)
+                infos[key][rows] = value
+                infos[f"_{key}"] = outcome.terminated.copy()
         return infos
 
     @staticmethod

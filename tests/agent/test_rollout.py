@@ -9,7 +9,7 @@ from agent.calibration import calibrate_price
 from agent.errors import ComparisonError
 from agent.policies.registry import make_policy
 from agent.rollout import run_sessions
-from envs.case_review import CaseReviewSequentialEnv
+from envs.case_review import CaseReviewEnv
 from envs.setup import ReviewSetup, build_setup
 from envs.toy import toy_evidence
 
@@ -24,7 +24,7 @@ def test_records_are_what_the_environment_says(name: str) -> None:
     fixed = setup()
     policy = make_policy(name, fixed.layout, fixed.catalogue)
     records = run_sessions(policy, fixed, [5, 6, 7], batch=2)
-    env = CaseReviewSequentialEnv(evidence=toy_evidence(120), n_cases=20)
+    env = CaseReviewEnv(evidence=toy_evidence(120), n_cases=20)
     for i, seed in enumerate((5, 6, 7)):
         observation, info = env.reset(seed=seed)
         reward, actions, over = 0.0, [], False

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from envs.case_review import CaseReviewSequentialEnv
+from envs.case_review import CaseReviewEnv
 from envs.errors import SessionError
 from envs.toy import toy_evidence
-from envs.vector import CaseReviewSequentialVectorEnv
+from envs.vector import CaseReviewVectorEnv
 
 EVIDENCE = toy_evidence(120, 0)
 MODES = ["mask", "price", "mask+price", "cmdp"]
@@ -22,7 +22,7 @@ def arguments(mode: str = "mask+price") -> dict[str, Any]:
 
 
 def vector(n: int, autoreset: AutoresetMode, mode: str = "mask+price", **more: Any) -> Any:
-    return CaseReviewSequentialVectorEnv(n, autoreset_mode=autoreset, **arguments(mode), **more)
+    return CaseReviewVectorEnv(n, autoreset_mode=autoreset, **arguments(mode), **more)
 
 
 def assert_rows_equal(infos: dict[str, Any], row: int, info: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ def assert_rows_equal(infos: dict[str, Any], row: int, info: dict[str, Any]) -> 
 def test_next_step_batches_are_the_single_environments(mode: str) -> None:
     seeds = [11, 3, 501, 7, 12]
     batch = vector(5, AutoresetMode.NEXT_STEP, mode)
-    singles = [CaseReviewSequentialEnv(**arguments(mode)) for _ in seeds]
+    singles = [CaseReviewEnv(**arguments(mode)) for _ in seeds]
     observations, infos = batch.reset(seed=seeds)
     for row, (env, seed) in enumerate(zip(singles, seeds)):
         observation, info = env.reset(seed=seed)
@@ -71,7 +71,7 @@ def test_next_step_batches_are_the_single_environments(mode: str) -> None:
 def test_same_step_batches_hand_over_the_last_observation_and_info() -> None:
     seeds = [5, 6, 7]
     batch = vector(3, AutoresetMode.SAME_STEP)
-    singles = [CaseReviewSequentialEnv(**arguments()) for _ in seeds]
+    singles = [CaseReviewEnv(**arguments()) for _ in seeds]
     _, infos = batch.reset(seed=5)
     for env, seed in zip(singles, seeds):
         env.reset(seed=seed)
@@ -99,7 +99,7 @@ def test_gymnasiums_own_batch_of_singles_agrees(autoreset: AutoresetMode) -> Non
     """Same arrays, and the same infos key by key, as SyncVectorEnv makes of the single one."""
     native = vector(4, autoreset)
     sync = SyncVectorEnv(
-        [lambda: CaseReviewSequentialEnv(**arguments()) for _ in range(4)],
+        [lambda: CaseReviewEnv(**arguments()) for _ in range(4)],
         autoreset_mode=autoreset,
     )
     (seen, infos), (seen_sync, infos_sync) = native.reset(seed=20), sync.reset(seed=20)
@@ -202,8 +202,8 @@ def test_what_cannot_be_batched_is_refused() -> None:
     with pytest.raises(SessionError, match="2 booleans"):
         batch.reset(options={"reset_mask": np.ones(3, dtype=bool)})
     with pytest.raises(SessionError, match="Unknown autoreset_mode"):
-        CaseReviewSequentialVectorEnv(2, evidence=EVIDENCE, n_cases=7, autoreset_mode="never")
+        CaseReviewVectorEnv(2, evidence=EVIDENCE, n_cases=7, autoreset_mode="never")
     with pytest.raises(SessionError, match="does not render"):
-        CaseReviewSequentialVectorEnv(2, evidence=EVIDENCE, n_cases=7, render_mode="ansi")
+        CaseReviewVectorEnv(2, evidence=EVIDENCE, n_cases=7, render_mode="ansi")
     with pytest.raises(SessionError, match="num_envs is 0"):
-        CaseReviewSequentialVectorEnv(0, evidence=EVIDENCE, n_cases=7)
+        CaseReviewVectorEnv(0, evidence=EVIDENCE, n_cases=7)
