@@ -1,4 +1,4 @@
-"""Finding the price at which a policy spends the budget: bisection on training sessions."""
+"""Fitting policies to training sessions: a price by bisection, planners' tables and constants."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.errors import ComparisonError
+from agent.planner_fit import TrainingCases, first_gains, fit_demand, fit_program
+from agent.policies.plan_files import planner_kind
+from agent.policies.plan_settings import PlanSettings, settings_for
+from agent.policies.planner import PlannedPolicy
 from agent.policies.price import PricePolicy
 from agent.rollout import run_sessions
 from envs.setup import ReviewSetup
@@ -85,3 +89,39 @@ def calibrate_price(
         else:
             high = middle
     return CalibratedPrice(g_per_auc=low, spent_share=spent, binding=True, n_sessions=len(seeds))
+
+
+def calibrate(name: str, setup: ReviewSetup, seeds: Sequence[int]) -> PlannedPolicy:
+    """A planner with its tables and constants fitted to training sessions.
+
+    Demand curves and the patients' programme come from the setup's patients; the few constants are
+    chosen by the mean reward of the sessions, by which the environment's price counts.
+
+    Args:
+        name: ``feedback``, ``dp``, ``mpc`` or ``planner``.
+        setup: TRAINING sessions; calibrating on the sessions that are compared would leak.
+        seeds: one a session; none to keep the constants at their defaults.
+
+    Raises:
+        PolicyError: if the name is no planner's.
+    """
+    kind, config = planner_kind(name), setup.config
+    price = config.g_per_auc if config.charges_price else None
+    settings = settings_for(kind, config, setup.rules, g_per_auc=price)
+    policy = fitted(TrainingCases(setup=setup), settings, name)
+    return policy
+
+
+def fitted(cases: TrainingCases, settings: PlanSettings, name: str) -> PlannedPolicy:
+    """The planner with its tables fitted, at these constants."""
+    once = cases.setup.rules == "oneshot"
+    program = None if name == "feedback" or once else fit_program(cases)
+    return PlannedPolicy(
+        layout=cases.setup.layout,
+        catalogue=cases.setup.catalogue,
+        settings=settings,
+        demand=fit_demand(cases, program, settings.min_gain, once=once),
+        program=program,
+        rivals=first_gains(cases),
+        name=name,
+    )

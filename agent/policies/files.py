@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from agent.errors import PolicyError
+from agent.policies.plan_settings import PlannerKind
 from envs.catalogue import ActionCatalogue
 from envs.errors import LayoutError
 from envs.observation import ObservationLayout
@@ -49,12 +50,14 @@ class PolicyFile(BaseModel):
 
     Attributes:
         format: version of this format.
-        kind: ``ppo`` (a network) or ``price`` (a price, no weights).
+        kind: ``ppo`` (a network), ``price`` (a price, no weights), or a planner (settings, and
+            tables as weights).
         name: the name in reports.
         layout: the observation it was made for, as ``ObservationLayout.to_json`` writes it.
         actions: the catalogue's names, in order.
         g_per_auc: price of a ``price`` policy, gCO2e per unit of AUC.
         hidden_layers: how many tanh layers stand before the ``ppo`` network's output.
+        settings: of a planner, as ``PlanSettings`` dumps them.
         weights: file and hash of the ``ppo`` network.
         patients: whom it was trained or calibrated on; earlier versions did not say.
         provenance: how it was trained or calibrated.
@@ -63,12 +66,13 @@ class PolicyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = FORMAT
-    kind: Literal["ppo", "price"]
+    kind: Literal["ppo", "price", PlannerKind]
     name: str
     layout: dict[str, Any]
     actions: tuple[str, ...]
     g_per_auc: float | None = Field(default=None, gt=0)
     hidden_layers: int | None = Field(default=None, ge=0)
+    settings: dict[str, Any] | None = None
     weights: WeightsEntry | None = None
     patients: PatientsEntry | None = None
     provenance: dict[str, Any]
