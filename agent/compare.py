@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from agent.bounds import SessionBounds, expected_gain, session_bounds, session_problems
+from agent.bounds import SessionBounds, bound_sessions, expected_gain, session_problems
 from agent.contestants import Contestant, Preparation, Progress, check_names, prepare
 from agent.errors import ComparisonError
 from agent.policies.registry import default_names
 from agent.policies.simple import EverythingPolicy
 from agent.report.model import ComparisonReport
 from agent.report.render import check_report_folder
+from agent.results import FoldResult, RewardTerms
 from agent.rollout import SessionRecords, run_sessions
 from agent.sessions import SessionSource
-from agent.summary import FoldResult, summarise
+from agent.summary import summarise
 from envs.catalogue import ActionCatalogue
 from envs.setup import ReviewSetup
 
@@ -125,7 +126,7 @@ def compare_policies(
             seed=config.seed,
             progress=progress,
         )
-        results.append(_compare_fold(prepare(names, how), setup, config, fold, progress))
+        results.append(_compare_fold(prepare(names, how), setup, config, how))
     provenance = _provenance(source, config, results, command, created)
     return summarise(results, provenance, np.random.default_rng(config.seed))
 
@@ -134,9 +135,9 @@ def _compare_fold(
     contestants: Sequence[Contestant],
     setup: ReviewSetup,
     config: CompareConfig,
-    fold: int,
-    progress: Progress,
+    how: Preparation,
 ) -> FoldResult:
+    fold, progress = how.held_out, how.progress
     seeds = range(FIRST_SESSION_SEED, FIRST_SESSION_SEED + config.sessions)
     runs = sum(len(contestant.policies) for contestant in contestants) + 1
     label, total = f"fold {fold}: sessions", runs * config.sessions
@@ -158,6 +159,9 @@ def _compare_fold(
     return FoldResult(
         fold=fold,
         n_patients=len(setup.tables.positives) + len(setup.tables.negatives),
+        rows=how.source.rows((fold,)),
+        traces=tuple(trace.name for trace in how.source.traces),
+        terms=RewardTerms.of(setup),
         actions=setup.catalogue.names,
         contestants=tuple(contestants),
         records=records,
@@ -173,16 +177,18 @@ def _bounds(
     records: Mapping[str, Sequence[SessionRecords]],
     fold: int,
     progress: Progress,
-) -> tuple[list[SessionBounds], dict[str, Float64[np.ndarray, "seeds sessions"]]]:
+) -> tuple[Sequence[SessionBounds], dict[str, Float64[np.ndarray, "seeds sessions"]]]:
     """Bounds of each session, and each policy's gain with labels averaged out."""
-    bounds = []
+
+    def report(n: int) -> None:
+        progress(f"fold {fold}: bounds", n, len(seeds))
+
+    bounds = bound_sessions(setup, seeds, report)
     expected = {name: np.zeros((len(runs), len(seeds))) for name, runs in records.items()}
     for i, problem in enumerate(session_problems(setup, seeds)):
-        bounds.append(session_bounds(problem))
         for name, runs in records.items():
             for j, run in enumerate(runs):
                 expected[name][j, i] = expected_gain(problem, run.final_set[i])
-        progress(f"fold {fold}: bounds", 1, len(seeds))
     return bounds, expected
 
 

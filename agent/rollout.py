@@ -10,14 +10,18 @@ from gymnasium.utils import seeding
 from jaxtyping import Bool, Float32, Float64, Int8, Int64
 
 from agent.policies.protocol import Policy
-from envs.dynamics import SessionState, StepOutcome
 from envs.engine import ReviewEngine
 from envs.setup import ReviewSetup
+from envs.state import StepOutcome
 
 BATCH = 64
 URGENCY_EDGES = (0.4, 0.8)
 URGENCY_BANDS = ("low, to 0.4", "medium, to 0.8", "urgent, above 0.8")
 UNCERTAINTY_EDGES = (0.5, 0.8)
+HOUR_EDGES = (8, 16, 24, 32, 40, 48)
+HOUR_BANDS = (
+    "hours 0 to 7", "8 to 15", "16 to 23", "24 to 31", "32 to 39", "40 to 47", "48 and later",
+)  # fmt: skip
 UNCERTAINTY_BANDS = ("low, to 0.5 bit", "medium, to 0.8 bit", "high, above 0.8 bit")
 
 Progress = Callable[[int], None]
@@ -51,6 +55,7 @@ class SessionRecords:
         case_deferrals: how often each case was put off.
         by_urgency: decisions by band of urgency and by action, summed over sessions.
         by_uncertainty: decisions by band of entropy and by action, summed over sessions.
+        by_hour: decisions by hour of the session and by action, summed over sessions.
     """
 
     auc_base: Float64[np.ndarray, " sessions"]
@@ -76,6 +81,7 @@ class SessionRecords:
     case_deferrals: Int64[np.ndarray, "sessions cases"]
     by_urgency: Int64[np.ndarray, "bands actions"]
     by_uncertainty: Int64[np.ndarray, "bands actions"]
+    by_hour: Int64[np.ndarray, "hours actions"]
 
     @classmethod
     def join(cls, parts: Sequence[SessionRecords]) -> SessionRecords:
@@ -88,6 +94,15 @@ class SessionRecords:
         return cls(**joined)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What stood before the policy: observations, whose cases, at which hours."""
+
+    observation: Float32[np.ndarray, "batch fields"]
+    case: Int64[np.ndarray, " batch"]
+    hour: Int64[np.ndarray, " batch"]
+
+
 @dataclass(kw_only=True)
 class _Tally:
     """Running totals of one batch of sessions, and of each of its cases."""
@@ -96,11 +111,11 @@ class _Tally:
     lateness_h: Float64[np.ndarray, " batch"]
     at_once: Int64[np.ndarray, " batch"]
     case_g_co2e: Float64[np.ndarray, "batch cases"]
-    case_lateness_h: Float64[np.ndarray, "batch cases"]
     case_transfers: Int64[np.ndarray, "batch cases"]
     case_deferrals: Int64[np.ndarray, "batch cases"]
     by_urgency: Int64[np.ndarray, "bands actions"]
     by_uncertainty: Int64[np.ndarray, "bands actions"]
+    by_hour: Int64[np.ndarray, "hours actions"]
 
     @classmethod
     def zero(cls, batch: int, cases: int, actions: int) -> _Tally:
@@ -110,22 +125,22 @@ class _Tally:
             lateness_h=np.zeros(batch),
             at_once=np.zeros(batch, dtype=np.int64),
             case_g_co2e=np.zeros((batch, cases)),
-            case_lateness_h=np.zeros((batch, cases)),
             case_transfers=np.zeros((batch, cases), dtype=np.int64),
             case_deferrals=np.zeros((batch, cases), dtype=np.int64),
             by_urgency=np.zeros((bands, actions), dtype=np.int64),
             by_uncertainty=np.zeros((bands, actions), dtype=np.int64),
+            by_hour=np.zeros((len(HOUR_BANDS), actions), dtype=np.int64),
         )
 
     def count(
         self,
         setup: ReviewSetup,
-        seen: tuple[Float32[np.ndarray, "batch fields"], Int64[np.ndarray, " batch"]],
+        seen: _Seen,
         action: Int64[np.ndarray, " batch"],
         active: Bool[np.ndarray, " batch"],
     ) -> None:
-        """Count the decisions, on these observations and cases, of the sessions not over."""
-        observation, case = seen
+        """Count the decisions, on what was seen, of the sessions that are not over."""
+        observation, case = seen.observation, seen.case
         layout, catalogue = setup.layout, setup.catalogue
         untouched = layout.physical(observation, "run").sum(axis=1) == 0
         first = untouched & (layout.physical(observation, "deferred") == 0)
@@ -139,14 +154,13 @@ class _Tally:
         in_uncertainty = np.digitize(entropy, UNCERTAINTY_EDGES, right=True)
         np.add.at(self.by_urgency, (in_urgency[active], action[active]), 1)
         np.add.at(self.by_uncertainty, (in_uncertainty[active], action[active]), 1)
+        np.add.at(self.by_hour, (np.digitize(seen.hour, HOUR_EDGES)[active], action[active]), 1)
 
     def add(self, outcome: StepOutcome, case: Int64[np.ndarray, " batch"]) -> None:
         """Add what a step earned, emitted and delayed."""
         self.reward += outcome.reward
         self.lateness_h += outcome.lateness_h
-        rows = np.arange(len(case))
-        self.case_g_co2e[rows, case] += outcome.g_co2e
-        self.case_lateness_h[rows, case] += outcome.lateness_h
+        self.case_g_co2e[np.arange(len(case)), case] += outcome.g_co2e
 
 
 def start_sessions(setup: ReviewSetup, seeds: Sequence[int]) -> ReviewEngine:
@@ -191,23 +205,12 @@ def _run_batch(policy: Policy, setup: ReviewSetup, seeds: Sequence[int]) -> Sess
     tally = _Tally.zero(len(seeds), setup.config.n_cases, setup.catalogue.n)
     policy.reset(len(seeds), seed=int(seeds[0]))
     while not engine.over.all():
-        active, mask, observation = ~engine.over, engine.mask, engine.observe()
-        case = state.case.copy()
-        action = policy.act(observation, mask)
-        tally.count(setup, (observation, case), action, active)
-        tally.add(engine.step(action), case)
+        active, mask = ~engine.over, engine.mask
+        seen = _Seen(observation=engine.observe(), case=state.case.copy(), hour=state.hour.copy())
+        action = policy.act(seen.observation, mask)
+        tally.count(setup, seen, action, active)
+        tally.add(engine.step(action), seen.case)
     return _records(engine, tally)
-
-
-def _trace_idx(state: SessionState) -> Int64[np.ndarray, " batch"]:
-    found = getattr(state, "trace_idx", np.zeros(len(state.over), dtype=np.int64))
-    return np.array(found, dtype=np.int64)
-
-
-def _session_h(state: SessionState, setup: ReviewSetup) -> Float64[np.ndarray, " batch"]:
-    """Length of each session; sequential ones last as long as their visits take."""
-    planned = state.tail / setup.config.slots_per_hour
-    return np.array(getattr(state, "session_h", planned), dtype=np.float64)
 
 
 def _records(engine: ReviewEngine, tally: _Tally) -> SessionRecords:
@@ -225,17 +228,18 @@ def _records(engine: ReviewEngine, tally: _Tally) -> SessionRecords:
         finalised_at_once=tally.at_once / n,
         lateness_h=tally.lateness_h,
         invalid=totals["n_invalid"].astype(np.float64),
-        trace_idx=_trace_idx(state),
-        session_h=_session_h(state, setup),
+        trace_idx=state.trace_idx.copy(),
+        session_h=state.session_h.astype(np.float64),
         patient=state.patient.copy(),
         label=label.astype(np.int8),
         first_score=tables.logit[state.patient * tables.n_sets],
         final_score=state.score.copy(),
         final_set=state.set_idx.copy(),
         case_g_co2e=tally.case_g_co2e,
-        case_lateness_h=tally.case_lateness_h,
+        case_lateness_h=state.case_lateness_h,
         case_transfers=tally.case_transfers,
         case_deferrals=tally.case_deferrals,
         by_urgency=tally.by_urgency,
         by_uncertainty=tally.by_uncertainty,
+        by_hour=tally.by_hour,
     )

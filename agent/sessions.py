@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -18,7 +17,7 @@ from carbon.intensity.synthetic import synthetic_trace
 from carbon.intensity.trace import Trace
 from distill.bundle import EVIDENCE, MANIFEST, Bundle, hash_case_id, sha256_of
 from distill.evidence import EvidenceTable
-from envs.config import Rules, SessionConfig
+from envs.config import Rules, SessionConfig, preset
 from envs.session import SYNTHETIC_HOURS, SYNTHETIC_SEED
 from envs.setup import ReviewSetup, build_setup
 
@@ -69,7 +68,7 @@ def _config(config: SessionConfig | None, preset_name: str | None) -> SessionCon
         return config or SessionConfig()
     if config is not None:
         raise ComparisonError("Give a preset or a configuration, not both.")
-    return cast(SessionConfig, import_module("envs.config").preset(preset_name))
+    return preset(preset_name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +246,7 @@ class SessionSource:
         config = replace(self.config, budget_mode="price") if price_only else self.config
         return build_setup(
             evidence=self.evidence, folds=folds, fit_folds=self.other_folds(held_out),
-            trace=self._grid, period=period, config=config, **self._rules,
+            trace=self._grid, period=period, config=config, rules=self.rules,
         )  # fmt: skip
 
     def training_env(self, held_out: int, num_envs: int) -> Sb3VecEnv:
@@ -256,16 +255,12 @@ class SessionSource:
 
         return Sb3VecEnv(
             num_envs, evidence=self.evidence, folds=self.other_folds(held_out),
-            trace=self._grid, period="train", config=self.config, **self._rules,
+            trace=self._grid, period="train", config=self.config, rules=self.rules,
         )  # fmt: skip
 
     @property
     def _grid(self) -> Any:
         return self.traces[0] if len(self.traces) == 1 else self.traces
-
-    @property
-    def _rules(self) -> dict[str, Any]:
-        return {} if self.env_id == SEQUENTIAL else {"rules": self.rules}
 
     def facts(self) -> dict[str, Any]:
         """What names these sessions for good, for provenance."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from agent.bounds import CLAIRVOYANT, DEFINITIONS, EXPECTED, SessionBounds
+from agent.bootstrap import REPLICATES
+from agent.bounds import BOUNDS, CLAIRVOYANT, DEFINITIONS, EXPECTED
 from agent.contestants import SAME_BUNDLE, Contestant
+from agent.inference import policy_statistics
 from agent.report.headline import RULE
 from agent.report.model import (
     METRICS,
@@ -19,7 +20,8 @@ from agent.report.model import (
     ComparisonReport,
     PolicyResult,
 )
-from agent.rollout import UNCERTAINTY_BANDS, URGENCY_BANDS, SessionRecords
+from agent.results import FoldResult, best_planner, policy_names_of, sample
+from agent.rollout import HOUR_BANDS, UNCERTAINTY_BANDS, URGENCY_BANDS
 from agent.statistics import (
     Estimate,
     FoldedSample,
@@ -31,61 +33,8 @@ from agent.statistics import (
 COMPARED = ("auc_gain", "g_co2e", "reward")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoldResult:
-    """What happened on one held-out fold.
-
-    Attributes:
-        fold: the fold.
-        n_patients: patients in it.
-        actions: names of the actions.
-        contestants: the policies.
-        records: by policy, one entry a training seed.
-        reference: processing everything for everybody without a budget.
-        bounds: of each session.
-        expected_gain: by policy, the label-averaged gain [training seeds, sessions].
-    """
-
-    fold: int
-    n_patients: int
-    actions: tuple[str, ...]
-    contestants: tuple[Contestant, ...]
-    records: Mapping[str, Sequence[SessionRecords]]
-    reference: SessionRecords
-    bounds: Sequence[SessionBounds]
-    expected_gain: Mapping[str, Float64[np.ndarray, "seeds sessions"]]
-
-    def figures(self, name: str, metric: str) -> Float64[np.ndarray, "seeds sessions"]:
-        """One metric of one policy, a row a training seed."""
-        if metric == "expected_gain":
-            return self.expected_gain[name]
-        if metric == "carbon_share":
-            everything = self.reference.g_co2e
-            spent = np.stack([r.g_co2e for r in self.records[name]])
-            share = np.zeros_like(spent)
-            np.divide(spent, everything, out=share, where=everything > 0)
-            return np.asarray(share)
-        return np.stack([getattr(record, metric) for record in self.records[name]])
-
-
-def _sample(results: Sequence[FoldResult], name: str, metric: str) -> FoldedSample:
-    return FoldedSample(blocks=tuple(result.figures(name, metric) for result in results))
-
-
 def _single(arrays: Sequence[Float64[np.ndarray, " sessions"]]) -> FoldedSample:
     return FoldedSample(blocks=tuple(array[None] for array in arrays))
-
-
-def _names(results: Sequence[FoldResult]) -> tuple[str, ...]:
-    return tuple(contestant.name for contestant in results[0].contestants)
-
-
-def best_planner(results: Sequence[FoldResult]) -> str | None:
-    """The policy without training with the highest mean reward; None if all were trained."""
-    planners = [c.name for c in results[0].contestants if not c.learned]
-    if not planners:
-        return None
-    return max(planners, key=lambda name: _sample(results, name, "reward").mean)
 
 
 def _actions(
@@ -103,17 +52,17 @@ def _policy(
 ) -> PolicyResult:
     baselines, dominating = context
     name = contestant.name
-    samples = {metric: _sample(results, name, metric) for metric in METRICS}
+    samples = {metric: sample(results, name, metric) for metric in METRICS}
     versus = {
         baseline: {
-            metric: paired_difference(samples[metric], _sample(results, baseline, metric), rng)
+            metric: paired_difference(samples[metric], sample(results, baseline, metric), rng)
             for metric in COMPARED
         }
         for baseline in baselines
     }
     by_fold = {
         str(result.fold): {
-            metric: bootstrap_mean(_sample([result], name, metric), rng) for metric in COMPARED
+            metric: bootstrap_mean(sample([result], name, metric), rng) for metric in COMPARED
         }
         for result in results
     }
@@ -128,27 +77,32 @@ def _policy(
         by_urgency=_actions(results, name, "by_urgency", URGENCY_BANDS),
         by_uncertainty=_actions(results, name, "by_uncertainty", UNCERTAINTY_BANDS),
         folds=by_fold,
+        by_hour=_actions(results, name, "by_hour", HOUR_BANDS),
         details={"details": {str(r.fold): dict(d) for r, d in zip(results, details)}},
     )
 
 
 def summarise(
-    results: Sequence[FoldResult], provenance: Mapping[str, Any], rng: np.random.Generator
+    results: Sequence[FoldResult],
+    provenance: Mapping[str, Any],
+    rng: np.random.Generator,
+    replicates: int = REPLICATES,
 ) -> ComparisonReport:
-    """Estimates, paired differences, Pareto front and bounds over all folds.
+    """Estimates, paired differences, tests, Pareto front and bounds over all folds.
 
     Args:
         results: one entry a held-out fold.
         provenance: for the report.
         rng: source of the bootstrap's redraws.
+        replicates: redraws of folds, patients, sessions and seeds.
     """
-    names = _names(results)
+    names = policy_names_of(results)
     planner = best_planner(results)
     baselines = [
         name for name in dict.fromkeys((RULE, planner)) if name is not None and name in names
     ]
     gain, carbon = (
-        np.array([_sample(results, name, metric).mean for name in names])
+        np.array([sample(results, name, metric).mean for name in names])
         for metric in ("auc_gain", "g_co2e")
     )
     beaten = dominated_by(gain, carbon)
@@ -171,23 +125,27 @@ def summarise(
         limits=limits(
             provenance, learned=any(p.learned for p in policies), strangers=_strangers(results)
         ),
+        statistics=policy_statistics(results, baselines, rng, replicates),
     )
 
 
 def _bounds(results: Sequence[FoldResult], rng: np.random.Generator) -> dict[str, BoundResult]:
-    def estimate(field: str) -> Estimate:
-        arrays = [np.array([getattr(b, field) for b in r.bounds]) for r in results]
+    def estimate(name: str, field: str) -> Estimate:
+        arrays = [
+            np.array([getattr(bound.figures(name), field) for bound in result.bounds])
+            for result in results
+        ]
         return bootstrap_mean(_single(arrays), rng)
 
+    priced = results[0].bounds[0].expected.reward is not None
     return {
-        EXPECTED: BoundResult(
-            auc_gain=estimate("expected"),
-            expected_gain=estimate("expected_gain"),
-            definition=DEFINITIONS[EXPECTED],
-        ),
-        CLAIRVOYANT: BoundResult(
-            auc_gain=estimate("clairvoyant"), definition=DEFINITIONS[CLAIRVOYANT]
-        ),
+        name: BoundResult(
+            auc_gain=estimate(name, "auc_gain"),
+            expected_gain=None if name == CLAIRVOYANT else estimate(name, "expected_gain"),
+            reward=estimate(name, "reward") if priced else None,
+            definition=DEFINITIONS[name],
+        )
+        for name in BOUNDS
     }
 
 
@@ -220,12 +178,13 @@ def limits(
         "Energy of the pipelines is modelled from declared core hours, memory and a factor for "
         "the data centre (Green Algorithms), not measured; emissions are that energy times the "
         "trace's intensity.",
-        f"All sessions are drawn from the same {patients} held-out patients: the intervals cover "
-        "another draw of sessions (and training seeds), not another set of patients.",
+        f"All sessions are drawn from the same {patients} held-out patients. Intervals under "
+        "'statistics' redraw folds, patients, sessions and training seeds; those of the plain "
+        "figures redraw sessions and seeds only, and say nothing about another set of patients.",
         "Scores are out of fold, hospitals never split. The students that scored the training "
         "patients had seen the held-out fold's patients, as in any cross-fitted design.",
-        f"{EXPECTED} knows every score beforehand and takes each case's cheapest hour, which no "
-        "policy can; it is the best plan found (no case can improve it alone), not a proof.",
+        f"{EXPECTED} is generous: budget and room in the hours hold on average only, and what "
+        "follows from what is estimated on the evaluated patients themselves.",
     ]
     if learned:
         sentences.append(

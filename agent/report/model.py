@@ -119,17 +119,21 @@ class BoundResult:
         definition: in words.
         expected_gain: to be set beside the policies' ``expected_gain``; None where labels are
             known.
+        reward: to be set beside the policies' ``reward``; None where carbon has no price.
     """
 
     auc_gain: Estimate
     definition: str
     expected_gain: Estimate | None = None
+    reward: Estimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The bound's entry in ``report.json``."""
         entry: dict[str, Any] = {"auc_gain": self.auc_gain.to_json()}
         if self.expected_gain is not None:
             entry["expected_gain"] = self.expected_gain.to_json()
+        if self.reward is not None:
+            entry["reward"] = self.reward.to_json()
         return {**entry, "definition": self.definition}
 
     def share_reached(self, policy: PolicyResult) -> float | None:

@@ -120,7 +120,7 @@ def drawn_sessions(rng: np.random.Generator, n_pool: int, shift: float) -> Sessi
         label=label, first_score=first[patient], final_score=final[patient], final_set=whole,
         case_g_co2e=none, case_lateness_h=none, case_transfers=whole, case_deferrals=whole,
         by_urgency=np.zeros((3, 1), dtype=np.int64),
-        by_uncertainty=np.zeros((3, 1), dtype=np.int64),
+        by_uncertainty=np.zeros((3, 1), dtype=np.int64), by_hour=np.zeros((7, 1), dtype=np.int64),
     )  # fmt: skip
 
 
