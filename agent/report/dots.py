@@ -15,8 +15,10 @@ from agent.report.svg import SETTINGS, to_svg
 from agent.statistics import Estimate
 
 WIDTH = 10.4
-ROW = 0.235
-"""Inches a row takes."""
+ROW, MARK = 0.235, 0.125
+"""Inches a row takes at least, and each mark in it."""
+MOST_WORDS = 40
+"""Dots that are read out; more are left to the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,10 @@ def _legend(figure: Figure, panels: Sequence[Panel], styles: Mapping[str, Style]
 
 
 def words_of(panels: Sequence[Panel]) -> str:
-    """The panels read out: every dot with its interval."""
+    """The panels read out: every dot with its interval, where they are not too many."""
+    if sum(len(row.marks) for panel in panels for row in panel.rows) > MOST_WORDS:
+        named = "; ".join(f"{panel.title}, {panel.unit}" for panel in panels)
+        return f"Panels: {named}. The table below has every figure."
     parts = []
     for panel in panels:
         rows = []
@@ -143,6 +148,13 @@ def words_of(panels: Sequence[Panel]) -> str:
                 rows.append(f"{whose} {value:.4g} [{low:.4g}, {high:.4g}]{note}")
         parts.append(f"{panel.title}, {panel.unit}: " + "; ".join(rows))
     return ". ".join(parts)
+
+
+def _height(chunk: Sequence[Panel]) -> float:
+    """Inches that a line of panels needs, its titles and axes included."""
+    thickest = max((len(row.marks) for p in chunk for row in p.rows), default=1)
+    rows = max(len(p.rows) for p in chunk)
+    return rows * max(ROW, MARK * thickest) + 0.75
 
 
 def _aligned(chunk: Sequence[Panel]) -> bool:
@@ -170,7 +182,7 @@ def dots_svg(
         legend: whether series are explained on top; needless where rows name them.
     """
     chunks = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    heights = [max(len(p.rows) for p in chunk) * ROW + 0.75 for chunk in chunks]
+    heights = [_height(chunk) for chunk in chunks]
     with mpl.rc_context(SETTINGS):
         figure = Figure(
             figsize=(WIDTH, sum(heights) + (0.4 if legend else 0.0)), layout="constrained"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.report.model import ComparisonReport, PolicyResult
 from agent.report.palette import Style, styles_of
+from agent.statistics import Estimate
 
 SPOTLIGHTS = 4
 
@@ -23,18 +24,25 @@ def styles(report: ComparisonReport) -> dict[str, Style]:
     return styles_of([(p.name, p.learned) for p in report.policies])
 
 
+def quoted(report: ComparisonReport, policy: PolicyResult, metric: str) -> Estimate:
+    """The figure with the most honest interval there is: patients redrawn where they were."""
+    found = report.statistics.get(policy.name)
+    redrawn = found.redrawn.get(metric) if found is not None else None
+    return redrawn if redrawn is not None else policy.figures[metric]
+
+
 def best_learned(report: ComparisonReport) -> PolicyResult | None:
     """The trained policy with the highest mean reward."""
     return next((p for p in ranked(report) if p.learned), None)
 
 
-def spotlight(report: ComparisonReport) -> tuple[PolicyResult, ...]:
+def spotlight(report: ComparisonReport, most: int = SPOTLIGHTS) -> tuple[PolicyResult, ...]:
     """The few policies that a crowded picture shows: best, planner, learned, rule, then by rank."""
     names = [report.best.name]
     learned = best_learned(report)
     names += [n for n in (report.best_planner, learned.name if learned else None, "rule") if n]
     names += [p.name for p in ranked(report) if p.name != "never"]
-    chosen = list(dict.fromkeys(names))[:SPOTLIGHTS]
+    chosen = list(dict.fromkeys(names))[:most]
     return tuple(p for p in ranked(report) if p.name in chosen)
 
 

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from agent.report.model import ComparisonReport, PolicyResult
+from agent.report.order import quoted
 from agent.report.palette import BLACK, BLUE, GREY, PALE, PAPER, Style
 from agent.report.svg import SETTINGS, to_svg
 
@@ -28,9 +29,9 @@ BOUND_WORDS = {
 }
 
 
-def _corners(policy: PolicyResult) -> tuple[float, float, float, float]:
+def _corners(report: ComparisonReport, policy: PolicyResult) -> tuple[float, float, float, float]:
     """Lowest and highest carbon in kg, lowest and highest gain: the intervals' box."""
-    gain, carbon = policy.figures["auc_gain"], policy.figures["g_co2e"]
+    gain, carbon = (quoted(report, policy, metric) for metric in ("auc_gain", "g_co2e"))
     return carbon.low * KG, carbon.high * KG, gain.low, gain.high
 
 
@@ -38,9 +39,9 @@ def _centre(policy: PolicyResult) -> tuple[float, float]:
     return policy.figures["g_co2e"].value * KG, policy.figures["auc_gain"].value
 
 
-def _draw_point(axes: Axes, policy: PolicyResult, style: Style) -> None:
+def _draw_point(axes: Axes, report: ComparisonReport, policy: PolicyResult, style: Style) -> None:
     x, y = _centre(policy)
-    left, right, low, high = _corners(policy)
+    left, right, low, high = _corners(report, policy)
     axes.plot([left, right], [y, y], color=style.colour, linewidth=1.2, zorder=3)
     axes.plot([x, x], [low, high], color=style.colour, linewidth=1.2, zorder=3)
     axes.plot(
@@ -100,16 +101,18 @@ def close_up(report: ComparisonReport) -> tuple[PolicyResult, ...]:
     return near if 3 <= len(near) < len(report.policies) else ()
 
 
-def _box(policies: Sequence[PolicyResult]) -> tuple[float, float, float, float]:
+def _box(
+    report: ComparisonReport, policies: Sequence[PolicyResult]
+) -> tuple[float, float, float, float]:
     """Around the policies with their intervals, and some air."""
-    lefts, rights, lows, highs = zip(*(_corners(p) for p in policies))
+    lefts, rights, lows, highs = zip(*(_corners(report, p) for p in policies))
     left, right, low, high = min(lefts), max(rights), min(lows), max(highs)
     wide, tall = max(right - left, 1e-3) * 0.12, max(high - low, 1e-4) * 0.14
     return left - wide, right + wide, low - tall, high + tall
 
 
-def _zoom(axes: Axes, near: Sequence[PolicyResult], whole: Axes) -> None:
-    left, right, low, high = _box(near)
+def _zoom(axes: Axes, box: tuple[float, float, float, float], whole: Axes) -> None:
+    left, right, low, high = box
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
     axes.set_title("close-up of the top")
@@ -182,13 +185,13 @@ def pareto_svg(
             _draw_front(axes, report)
             _draw_bounds(axes, report)
             for policy in report.policies:
-                _draw_point(axes, policy, styles[policy.name])
+                _draw_point(axes, report, policy, styles[policy.name])
             axes.set_xlabel("kgCO2e a session")
             axes.grid(alpha=0.25)
         whole.axvline(report.budget_g_co2e.value * KG, color=BLUE, linestyle=":", linewidth=1.4)
         whole.set_ylabel("AUC gain a session")
         for axes in rest:
-            _zoom(axes, near, whole)
+            _zoom(axes, _box(report, near), whole)
         figure.legend(handles=_handles(report, numbers, styles), loc="outside right center")
         figure.draw_without_rendering()
         _number(whole, [p for p in report.policies if p not in near], numbers)

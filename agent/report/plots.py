@@ -25,7 +25,7 @@ from agent.report.palette import (
 from agent.report.svg import SETTINGS, to_svg
 
 SOURCE_COLOURS = (BLUE, VERMILION, PURPLE, YELLOW, SKY, ORANGE, GREEN)
-HATCHES = ("", "///", "...", "\\\\\\", "xx", "--", "++")
+HATCHES = ("", "//", "\\\\", "--", "||", "xx", "++")
 FINALISE_COLOUR, DEFER_COLOUR = PALE, DUSK
 
 

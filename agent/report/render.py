@@ -8,14 +8,18 @@ from pathlib import Path
 from agent.errors import ComparisonError
 from agent.policies.files import write_atomically
 from agent.report.blocks import Absent, Section, only_sections
-from agent.report.headline import headline
+from agent.report.headline import headline, verdicts, warnings
 from agent.report.model import ComparisonReport
 from agent.report.page import page_environment
 from agent.report.sections.bounds import bounds
 from agent.report.sections.decisions import decisions
 from agent.report.sections.differences import differences
+from agent.report.sections.equity import equity
 from agent.report.sections.origin import folds, limits, missing, reproduction
 from agent.report.sections.overview import overview
+from agent.report.sections.robustness import robustness
+from agent.report.sections.seeds import seeds
+from agent.report.sections.surrogate import surrogate
 from agent.report.words import listed
 
 HTML_FILE = "report.html"
@@ -28,8 +32,12 @@ def _sections(report: ComparisonReport) -> tuple[Section, ...]:
     found: list[Section | Absent] = [
         overview(report),
         differences(report),
+        seeds(report),
         bounds(report),
+        robustness(report),
+        equity(report),
         decisions(report),
+        surrogate(report),
         folds(report),
     ]
     lacking = missing([s for s in found if isinstance(s, Absent)])
@@ -66,8 +74,8 @@ def render_html(report: ComparisonReport) -> str:
     return environment.get_template("report.html.j2").render(
         cohort=str(report.provenance["bundle"]["cohort"]),
         tags=_tags(report),
-        warnings=(),
-        headline=headline(report),
+        warnings=warnings(report),
+        headline=verdicts(report),
         setting=_setting(report),
         sections=_sections(report),
     )

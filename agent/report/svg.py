@@ -35,6 +35,27 @@ def _own_ids(svg: str, key: str) -> str:
     return re.sub(r'href="#([^"]+)"', rf'href="#{key}-\1"', svg)
 
 
+def _lean_tag(match: re.Match[str]) -> str:
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", match[0])
+    tag = re.sub(r"\s+", " ", tag)
+    tag = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag)
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
+
+
+def _lean(svg: str) -> str:
+    """The same picture in less: no metadata, no unused ids, no digits that nobody can see.
+
+    Letters are the page's own; matplotlib measured them in a font that is wider than most.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r">\s+<", "><", svg)
+    used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", svg)
+    svg = re.sub(r"<[^>]+>", _lean_tag, svg)
+    return re.sub(r"<defs></defs>|<g></g>|<g/>", "", svg)
+
+
 def to_svg(figure: Figure, key: str, title: str, description: str, *, tight: bool = True) -> str:
     """One figure as an SVG element; the same figure always gives the same bytes.
 
@@ -51,9 +72,7 @@ def to_svg(figure: Figure, key: str, title: str, description: str, *, tight: boo
             buffer, format="svg", metadata={"Date": None}, bbox_inches="tight" if tight else None
         )
     svg = buffer.getvalue()
-    svg = _own_ids(svg[svg.index("<svg") :], key)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->\n?", "", svg, flags=re.DOTALL)
+    svg = _own_ids(_lean(svg[svg.index("<svg") :]), key)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = _as_of_the_page(svg)

@@ -16,6 +16,7 @@ from agent.report.blocks import (
 )
 from agent.report.model import ComparisonReport
 from agent.report.order import spotlight
+from agent.report.pareto import BOUND_WORDS
 from agent.report.words import percent
 
 WORDS = {
@@ -35,7 +36,7 @@ def bounds(report: ComparisonReport) -> Section | Absent:
     leading = spotlight(report)
     rows = tuple(
         TableRow(
-            head=Cell(text=name),
+            head=Cell(text=BOUND_WORDS.get(name, name), small=(name,)),
             cells=cells(
                 figure_cell(bound.auc_gain),
                 *(percent(bound.share_reached(policy)) for policy in leading),

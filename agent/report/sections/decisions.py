@@ -20,11 +20,19 @@ BANDINGS = (
         "Each bar is all decisions taken while the predicted probability had that entropy (1 bit "
         "is a coin toss).",
     ),
+    (
+        "hour", "By hour of the session",
+        "Each bar is all decisions taken in these hours since the session began.",
+    ),
 )  # fmt: skip
 
 
 def _by(policy: PolicyResult, banding: str) -> ActionTable | None:
-    return {"urgency": policy.by_urgency, "uncertainty": policy.by_uncertainty}[banding]
+    tables = {
+        "urgency": policy.by_urgency, "uncertainty": policy.by_uncertainty,
+        "hour": policy.by_hour,
+    }  # fmt: skip
+    return tables[banding]
 
 
 def _tables(policies: Sequence[PolicyResult], banding: str) -> list[tuple[str, ActionTable]]:

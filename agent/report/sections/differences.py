@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from agent.report.blocks import (
     Absent,
+    Block,
     Cell,
     Section,
     Table,
@@ -17,51 +16,38 @@ from agent.report.blocks import (
     figure_cell,
 )
 from agent.report.dots import Mark, Panel, Row, dots_svg
-from agent.report.findings import Difference
+from agent.report.headline import difference_of, relies
 from agent.report.model import ComparisonReport, PolicyResult
 from agent.report.order import ranked, styles
 from agent.report.words import p_value
-from agent.statistics import Estimate
 
 METRICS = (("auc_gain", "AUC gain", "AUC", 3), ("g_co2e", "carbon", "gCO2e a session", 0),
            ("reward", "reward", "AUC, carbon priced", 3))  # fmt: skip
 
-
-def tested(
-    report: ComparisonReport, policy: PolicyResult, baseline: str, metric: str
-) -> tuple[Estimate | None, Difference | None]:
-    """The paired difference, and the test of it where there was one."""
-    found = report.statistics.get(policy.name)
-    by_metric: Mapping[str, Difference] = {}
-    if found is not None:
-        by_metric = found.differences.get(baseline, {})
-    difference = by_metric.get(metric)
-    if difference is not None:
-        return difference.estimate, difference
-    return policy.versus.get(baseline, {}).get(metric), None
-
-
-def _stands(estimate: Estimate, difference: Difference | None) -> bool:
-    """Whether the difference is one to rely on."""
-    clear = estimate.excludes_zero
-    return clear if difference is None else clear and difference.significant
+MOST_DRAWN = 8
 
 
 def _others(report: ComparisonReport, baseline: str) -> list[PolicyResult]:
     return [p for p in ranked(report) if p.name != baseline and baseline in p.versus]
 
 
+def _drawn(report: ComparisonReport, baseline: str) -> list[PolicyResult]:
+    """The leading policies and all learned ones: laggards would squeeze the picture."""
+    others = _others(report, baseline)
+    return [p for i, p in enumerate(others) if i < MOST_DRAWN or p.learned]
+
+
 def _panel(report: ComparisonReport, baseline: str, metric: tuple[str, str, str, int]) -> Panel:
     key, title, unit, _ = metric
     rows = []
-    for policy in _others(report, baseline):
-        estimate, difference = tested(report, policy, baseline, key)
+    for policy in _drawn(report, baseline):
+        estimate, difference = difference_of(report, policy, baseline, key)
         if estimate is None:
             continue
-        mark = Mark(series=policy.name, estimate=estimate, hollow=not _stands(estimate, difference))
+        mark = Mark(series=policy.name, estimate=estimate, hollow=not relies(estimate, difference))
         note = f"p {p_value(difference.p_holm)}" if difference is not None else ""
         rows.append(Row(label=policy.name, marks=(mark,), note=note))
-    return Panel(title=f"{title} minus {baseline}'s", rows=tuple(rows), unit=unit, zero=True)
+    return Panel(title=title, rows=tuple(rows), unit=unit, zero=True)
 
 
 def _table(report: ComparisonReport, baseline: str) -> Table:
@@ -69,7 +55,7 @@ def _table(report: ComparisonReport, baseline: str) -> Table:
     for policy in _others(report, baseline):
         found: list[Cell] = []
         for key, _, _, digits in METRICS:
-            estimate, difference = tested(report, policy, baseline, key)
+            estimate, difference = difference_of(report, policy, baseline, key)
             found.append(figure_cell(estimate, digits, sign=True))
             found.append(Cell(text=p_value(difference.p_holm if difference else None)))
         rows.append(TableRow(head=Cell(text=policy.name), cells=cells(*found)))
@@ -96,16 +82,17 @@ def differences(report: ComparisonReport) -> Section | Absent:
         if tests
         else "No p-values were computed for this comparison."
     )
-    blocks: list[Text | Table | object] = []
+    blocks: list[Block] = []
     for i, baseline in enumerate(baselines):
         panels = [_panel(report, baseline, metric) for metric in METRICS]
         blocks += [
             Text(words=f"Against {baseline}", kind="heading"),
             drawn(
                 dots_svg(f"forest{i}", f"Paired differences to {baseline}", panels, styles(report)),
-                "Each policy on the same sessions as the baseline. Hollow: the difference is not "
-                f"one to rely on, its interval includes 0 or its corrected p is above 0.05. {how}",
+                "Each of the leading policies on the same sessions as the baseline. Hollow: the "
+                f"difference is not one to rely on, its interval includes 0 or its corrected p is "
+                f"above 0.05. {how}",
             ),
             _table(report, baseline),
         ]
-    return Section(key="differences", title=title, blocks=tuple(blocks))  # type: ignore[arg-type]
+    return Section(key="differences", title=title, blocks=tuple(blocks))

@@ -17,22 +17,9 @@ from agent.report.blocks import (
 )
 from agent.report.findings import PolicyStatistics
 from agent.report.model import ComparisonReport, PolicyResult
-from agent.report.order import numbers, ranked, styles
-from agent.report.pareto import pareto_svg
+from agent.report.order import numbers, quoted, ranked, styles
+from agent.report.pareto import BOUND_WORDS, pareto_svg
 from agent.report.words import interval, percent
-from agent.statistics import Estimate
-
-BOUND_NAMES = {
-    "expected_lp": "bound: every score known",
-    "clairvoyant_lp": "bound: labels known too",
-}
-
-
-def shown(report: ComparisonReport, policy: PolicyResult, metric: str) -> Estimate:
-    """The figure with the widest interval there is: patients redrawn where they were."""
-    found = report.statistics.get(policy.name)
-    redrawn = found.redrawn.get(metric) if found is not None else None
-    return redrawn if redrawn is not None else policy.figures[metric]
 
 
 def _name(report: ComparisonReport, policy: PolicyResult) -> Cell:
@@ -76,11 +63,11 @@ def _row(report: ComparisonReport, policy: PolicyResult) -> TableRow:
     return TableRow(
         head=_name(report, policy),
         cells=cells(
-            figure_cell(shown(report, policy, "auc_gain")),
+            figure_cell(quoted(report, policy, "auc_gain")),
             figure_cell(found.iqm.get("auc_gain") if found is not None else None),
-            figure_cell(shown(report, policy, "g_co2e"), 0),
+            figure_cell(quoted(report, policy, "g_co2e"), 0),
             percent(figures["carbon_share"].value),
-            figure_cell(shown(report, policy, "reward")),
+            figure_cell(quoted(report, policy, "reward")),
             number_cell(figures["lateness_h"].value, 1),
             _regret(report, policy),
             _improvement(report, found, policy.name),
@@ -103,7 +90,7 @@ def _references(report: ComparisonReport) -> list[TableRow]:
     ]  # fmt: skip
     rows += [
         TableRow(
-            head=Cell(text=BOUND_NAMES.get(name, name), small=(name,)),
+            head=Cell(text=BOUND_WORDS.get(name, name), small=(name,)),
             cells=cells(figure_cell(bound.auc_gain), *[dash] * 7),
             kind="reference",
         )
@@ -112,12 +99,21 @@ def _references(report: ComparisonReport) -> list[TableRow]:
     return rows
 
 
+def redrawn(report: ComparisonReport) -> str:
+    """What the intervals of gain, carbon and reward redraw."""
+    if report.statistics:
+        seeds = ", sessions and training seeds" if report.learned else " and sessions"
+        return f"over redrawn folds, patients{seeds} (interquartile mean: sessions alone)"
+    return "over redrawn sessions" + (" and training seeds" if report.learned else "")
+
+
 def policies_table(report: ComparisonReport) -> Table:
     """Every policy with its figures, the highest reward first; below it what to compare with."""
     planner = f"against {report.best_planner}" if report.best_planner else "no planner took part"
     return Table(
-        caption="Means over sessions, 95 % intervals in small type; the highest reward is shaded, "
-        "policies in plain type are dominated, those in bold are on the Pareto front.",
+        caption="Means over sessions with 95 % intervals in small type, "
+        f"{redrawn(report)}. The highest reward is shaded; bold: on the Pareto front; plain: "
+        "dominated.",
         columns=(
             *columns(
                 "policy", ("AUC gain", "mean"), ("AUC gain", "interquartile mean"),
