@@ -9,15 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from agent.bounds import (
-    CLAIRVOYANT,
-    EXPECTED,
+from agent.bounds import expected_gain
+from agent.bounds_foresight import additive_credit, knapsack_lp, session_optimum
+from agent.bounds_problem import (
     SessionProblem,
-    additive_credit,
-    expected_gain,
-    knapsack_lp,
     recalibrated,
-    session_bounds,
     session_problems,
     set_energy_kwh,
     weighted_auc,
@@ -72,6 +68,10 @@ def problem(seed: int = 0, n: int = 16, share: float = 0.4) -> SessionProblem:
     return next(session_problems(setup, [seed]))
 
 
+def weight_of(case: SessionProblem, key: str) -> np.ndarray:
+    return case.label.astype(np.float64) if key == "clairvoyant" else case.probability
+
+
 def exact_auc(scores: np.ndarray, label: np.ndarray) -> float:
     pairs = np.sign(scores[label == 1][:, None] - scores[label == 0][None, :])
     return float(pairs.mean() / 2 + 0.5)
@@ -96,10 +96,10 @@ def random_plan(case: SessionProblem, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("key", [EXPECTED, CLAIRVOYANT])
+@pytest.mark.parametrize("key", ["expected", "clairvoyant"])
 def test_credits_against_a_plans_own_references_add_up_to_its_gain(seed: int, key: str) -> None:
     case = problem(seed)
-    weight, plan = case.weight(key), random_plan(case, seed)
+    weight, plan = weight_of(case, key), random_plan(case, seed)
     credit = additive_credit(case, weight, plan)[np.arange(len(plan)), plan].sum()
     start = weighted_auc(case.logit[:, 0], weight)
     assert credit == pytest.approx(weighted_auc(case.scores(plan), weight) - start, abs=1e-12)
@@ -108,23 +108,26 @@ def test_credits_against_a_plans_own_references_add_up_to_its_gain(seed: int, ke
 def test_with_labels_as_weights_it_is_the_auc() -> None:
     case = problem(2)
     scores = case.scores(case.fullest)
-    assert weighted_auc(scores, case.weight(CLAIRVOYANT)) == pytest.approx(
+    assert weighted_auc(scores, weight_of(case, "clairvoyant")) == pytest.approx(
         exact_auc(scores, case.label)
     )
 
 
 def test_more_budget_never_lowers_a_bound_and_knowing_the_labels_raises_it() -> None:
-    bounds = [session_bounds(problem(3, share=share)) for share in (0.0, 0.2, 0.5, 2.0)]
-    for field in ("expected_gain", "clairvoyant"):
-        series = [getattr(b, field) for b in bounds]
+    shares = (0.0, 0.2, 0.5, 2.0)
+    found = {key: [] for key in ("expected", "clairvoyant")}
+    for case in (problem(3, share=share) for share in shares):
+        for key, series in found.items():
+            series.append(session_optimum(case, weight_of(case, key)).value)
+    for series in found.values():
         assert series == sorted(series)
-        assert series[0] >= 0.0
-    assert all(b.clairvoyant >= b.expected for b in bounds)
+        assert series[0] == 0.0
+    assert all(c >= e for e, c in zip(found["expected"], found["clairvoyant"]))
 
 
 def brute_force(case: SessionProblem, key: str) -> float:
     """The best whole plan of a tiny session, by trying all of them."""
-    weight, rows = case.weight(key), np.arange(len(case.label))
+    weight, rows = weight_of(case, key), np.arange(len(case.label))
     start = weighted_auc(case.logit[:, 0], weight)
     options = [np.flatnonzero(row) for row in case.reachable]
     best = 0.0
@@ -148,7 +151,8 @@ def test_tiny_sessions_against_brute_force(seed: int) -> None:
         cost_g_co2e=whole.cost_g_co2e[np.ix_(cases, sets)],
         budget_g_co2e=whole.budget_g_co2e * 5 / 12,
     )
-    assert session_bounds(small).expected_gain >= brute_force(small, EXPECTED) - 0.02
+    best = session_optimum(small, small.probability).value
+    assert best >= brute_force(small, "expected") - 0.02
 
 
 def test_a_session_of_one_class_is_refused() -> None:
@@ -175,11 +179,12 @@ def test_energy_of_a_set_counts_each_pipeline_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["always-everything", "rule", "price", "random"])
-def test_no_policy_gains_more_in_expectation_than_the_bound(name: str) -> None:
+def test_no_policy_gains_more_than_foresight_in_any_session(name: str) -> None:
     setup = build_setup(evidence=toy_evidence(120), n_cases=24, budget_mode="mask")
     seeds = range(12)
     records = run_sessions(make_policy(name, setup.layout, setup.catalogue), setup, seeds)
     for i, case in enumerate(session_problems(setup, seeds)):
-        bounds = session_bounds(case)
-        assert expected_gain(case, records.final_set[i]) <= bounds.expected_gain + 1e-12
-        assert records.auc_gain[i] <= bounds.clairvoyant + 1e-12
+        foresight = session_optimum(case, case.probability).value
+        clairvoyant = session_optimum(case, case.label.astype(np.float64)).value
+        assert expected_gain(case, records.final_set[i]) <= foresight + 1e-12
+        assert records.auc_gain[i] <= clairvoyant + 1e-12
