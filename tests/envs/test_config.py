@@ -58,4 +58,4 @@ def test_the_forecast_error_grows_with_the_lead() -> None:
 
 def test_the_horizon_holds_two_visits_a_case_and_the_longest_lead() -> None:
     # 128 visits at 4 an hour end in hour 31; the forecast from there reaches hour 55.
-    assert SessionConfig().horizon_h == 56
+    assert SessionConfig().horizon_h() == 56

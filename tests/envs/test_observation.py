@@ -32,7 +32,7 @@ def values_of(layout: ObservationLayout, seed: int, batch: int = 3) -> dict[str,
 
 def test_the_vector_has_the_named_fields_once(layout: ObservationLayout) -> None:
     t, m = len(layout.transfers), len(MODALITIES)
-    assert layout.size == 4 + 3 * m + t + 3 + 7 + 4 + 3 * t
+    assert layout.size == 4 + 3 * m + t + 3 + 7 + 9 + 5 * t
     assert len(set(layout.names)) == layout.size == len(layout.units)
     assert np.isfinite(layout.low).all()
     assert np.isfinite(layout.high).all()

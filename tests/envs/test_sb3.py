@@ -13,14 +13,14 @@ from stable_baselines3.common.vec_env import VecMonitor
 from envs.errors import SessionError
 from envs.sb3 import Sb3VecEnv
 from envs.toy import toy_evidence
-from envs.vector import CaseReviewSequentialVectorEnv
+from envs.vector import CaseReviewVectorEnv
 
 ARGUMENTS: dict[str, Any] = {"evidence": toy_evidence(120, 0), "n_cases": 7}
 
 
 def test_it_is_the_same_step_vector_environment() -> None:
     adapter = Sb3VecEnv(3, **ARGUMENTS)
-    batch = CaseReviewSequentialVectorEnv(3, autoreset_mode=AutoresetMode.SAME_STEP, **ARGUMENTS)
+    batch = CaseReviewVectorEnv(3, autoreset_mode=AutoresetMode.SAME_STEP, **ARGUMENTS)
     adapter.seed(9)
     seen = adapter.reset()
     expected, infos = batch.reset(seed=9)

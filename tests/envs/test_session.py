@@ -62,7 +62,9 @@ def test_urgency_is_simulated_as_documented_and_deadlines_fall_with_it(setup: Re
     slack = drawn.deadline_h - scheduled
     order = np.argsort(drawn.urgency.ravel())
     assert (np.diff(slack.ravel()[order]) <= 1e-12).all()
-    assert slack.min() >= setup.config.slack_min_h - 1e-9
+    assert slack.min() == pytest.approx(setup.config.urgent_slack_h)
+    usual = slack[drawn.urgency <= 0.8]
+    assert usual.min() >= setup.config.slack_min_h - 1e-9
     assert slack.max() <= setup.config.slack_max_h + 1e-9
 
 
@@ -94,8 +96,8 @@ def test_training_and_evaluation_never_share_an_hour() -> None:
     }
     touched = {}
     for period, setup in setups.items():
-        leads = np.concatenate([np.arange(setup.config.horizon_h)])
-        starts = np.arange(setup.grid.n_starts)
+        leads = np.concatenate([np.arange(setup.config.horizon_h())])
+        starts = np.arange(setup.grid.n_starts[0])
         touched[period] = set(setup.grid.g_per_kwh[starts[:, None] + leads].ravel().tolist())
     assert touched["train"] == set(map(float, range(210)))
     assert touched["eval"] == set(map(float, range(210, 300)))
@@ -171,7 +173,7 @@ def test_recorded_traces_and_files_are_taken(tmp_path: Path, shared_data: Path) 
     table = tmp_path / "evidence.npz"
     toy_evidence(200, 0).save(table)
     setup = build_setup(evidence=str(table), trace=str(file), period="train")
-    assert setup.grid.n_starts > 10_000
+    assert setup.grid.n_starts[0] > 10_000
 
 
 @pytest.mark.parametrize("n", [39, 0])
