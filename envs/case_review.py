@@ -17,6 +17,8 @@ from envs.engine import ReviewEngine, action_space, observation_space
 from envs.errors import SessionError
 from envs.gain import GainModel
 from envs.observation import ObservationLayout
+from envs.picture import picture_of
+from envs.render import LastStep, last_step, scene_of, text_of
 from envs.session import Traces
 from envs.setup import build_setup
 
@@ -31,7 +33,7 @@ class CaseReviewEnv(gymnasium.Env[np.ndarray, np.int64]):
     queue. See ``envs/README.md`` for spaces, reward, budget modes and limits.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012  (Gymnasium's way)
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012  (its way)
 
     def __init__(
         self,
@@ -53,8 +55,10 @@ class CaseReviewEnv(gymnasium.Env[np.ndarray, np.int64]):
         Raises:
             EnvsError: if an argument is unknown or cannot be used.
         """
-        if render_mode not in (None, "ansi"):
-            raise SessionError(f"render_mode is {render_mode!r}; it can be None or 'ansi'.")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise SessionError(
+                f"render_mode is {render_mode!r}; it can be None, 'ansi' or 'rgb_array'."
+            )
         self.setup = build_setup(
             evidence=evidence, folds=folds, fit_folds=fit_folds, trace=trace, period=period,
             config=config, preset=preset, rules=rules, gain_model=gain_model, **settings,
@@ -64,7 +68,7 @@ class CaseReviewEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.action_space = action_space(self.setup)
         self._engine = ReviewEngine(self.setup, 1)
         self._last: Float32[np.ndarray, " fields"] | None = None
-        self._last_action: int | None = None
+        self._last_step: LastStep | None = None
 
     @property
     def config(self) -> SessionConfig:
@@ -92,7 +96,8 @@ class CaseReviewEnv(gymnasium.Env[np.ndarray, np.int64]):
         """Begin a session; the seed alone says which."""
         super().reset(seed=seed)
         self._engine.begin(np.zeros(1, dtype=np.int64), [self.np_random])
-        return self._observe(None), {
+        self._last_step = None
+        return self._observe(), {
             "action_mask": self.action_masks(),
             "budget_g": float(self._engine.state.budget_g[0]),
         }
@@ -105,18 +110,21 @@ class CaseReviewEnv(gymnasium.Env[np.ndarray, np.int64]):
         """
         if self._engine.over[0]:
             raise SessionError("The session is over or has not begun; call reset() first.")
+        score, case = self._engine.state.score[0], int(self._engine.state.case[0])
+        before = float(score[case])
         outcome = self._engine.step(np.asarray([action]))
+        name = self.catalogue.names[int(action)]
+        self._last_step = last_step(name, before, float(score[case]), outcome)
         ended = bool(outcome.terminated[0])
         info: Info = {"action_mask": self.action_masks()}
         info |= {key: value[0].item() for key, value in self._engine.step_info(outcome).items()}
         if ended:
             totals = {key: value[0] for key, value in self._engine.totals().items()}
             info |= {k: v if k == "midpoint" else v.item() for k, v in totals.items()}
-        return self._observe(int(action)), float(outcome.reward[0]), ended, False, info
+        return self._observe(), float(outcome.reward[0]), ended, False, info
 
-    def _observe(self, action: int | None) -> np.ndarray:
+    def _observe(self) -> np.ndarray:
         self._last = self._engine.observe()[0]
-        self._last_action = action
         return self._last.copy()
 
     def action_masks(self) -> Bool[np.ndarray, " actions"]:
@@ -127,22 +135,15 @@ class CaseReviewEnv(gymnasium.Env[np.ndarray, np.int64]):
         """Turn an observation back into names, values and units."""
         return self.layout.explain(observation)
 
-    def render(self) -> str | None:
-        """A few lines of text in ``ansi`` mode; None otherwise."""
-        if self.render_mode != "ansi":
+    def render(self) -> str | np.ndarray | None:
+        """The moment in words (``ansi``) or as a picture (``rgb_array``); None without a mode.
+
+        Raises:
+            SessionError: before the first reset.
+        """
+        if self.render_mode is None:
             return None
         if self._last is None:
             raise SessionError("Nothing to render yet; call reset() first.")
-        seen = {name: value for name, (value, _) in self.explain(self._last).items()}
-        run = [t for t in self.layout.transfers if seen[f"run_{t}"] > 0.5]
-        last = "-" if self._last_action is None else self.catalogue.names[self._last_action]
-        source = "synthetic patients" if self.setup.synthetic else self.setup.cohort
-        return (
-            f"{source}: {seen['cases_left']:.0f} visits left, last action {last}\n"
-            f"case   p {seen['probability']:.3f}  entropy {seen['entropy']:.2f} bit  "
-            f"urgency {seen['urgency']:.2f} (simulated)  due in {seen['slack_h']:.1f} h  "
-            f"run {' + '.join(run) or 'nothing'}\n"
-            f"grid   {seen['intensity_now']:.0f} gCO2e/kWh now, "
-            f"{seen['intensity_lead_24h']:.0f} forecast for 24 h ahead\n"
-            f"budget {seen['budget_left']:.0%} left ({seen['budget_left_g_co2e']:.0f} gCO2e)"
-        )
+        scene = scene_of(self._engine, self._last, self._last_step)
+        return text_of(scene) if self.render_mode == "ansi" else picture_of(scene)

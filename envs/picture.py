@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from envs.config import LEADS_H
-from envs.render import Scene, modality_state, why_closed
+from envs.render import Scene, has_numbers, modality_state, state_of
 
 WIDTH_PX, HEADER_PX, ROW_PX, DPI = 1000, 330, 22, 100
 # Distinct to colour-blind readers (Okabe and Ito).
@@ -62,7 +62,7 @@ def _session(axes: Any, scene: Scene) -> None:
     seen = scene.seen
     gone = scene.hour / max(scene.length_h, 1e-9)
     _write(axes, 24, 66, "Session", weight="bold")
-    _write(axes, 24, 92, f"hour {scene.hour:g} of {scene.length_h:g}")
+    _write(axes, 24, 92, f"hour {scene.hour:.4g} of {scene.length_h:g}")
     _bar(axes, (180, 85), (240, 13), gone, color=FAINT)
     _write(axes, 24, 118, f"budget {seen['budget_left']:.0%} left")
     left = GREEN if seen["budget_left"] > 0.1 else ORANGE
@@ -124,17 +124,18 @@ def _actions(axes: Any, scene: Scene) -> None:
                (760, "gCO2e now"), (870, "to start a run"))  # fmt: skip
     for x, heading in columns:
         _write(axes, x, HEADER_PX - 26, heading, weight="bold")
-    gains = [abs(scene.seen[f"gain_{t}"]) for t in scene.layout.transfers]
+    possible = [t for t in scene.layout.transfers if has_numbers(scene, t)]
+    gains = [abs(scene.seen[f"gain_{t}"]) for t in possible]
     most = max([*gains, 1e-9])
-    for i, (name, is_open) in enumerate(zip(scene.actions, scene.mask)):
-        y = HEADER_PX + i * ROW_PX
+    for i, name in enumerate(scene.actions):
+        y, state = HEADER_PX + i * ROW_PX, state_of(scene, name)
         last = scene.last is not None and scene.last.action == name
         _write(
-            axes, 24, y, f"{name}" if is_open else f"{name}  ({why_closed(scene, name)})",
-            color=INK if is_open else FAINT, weight="bold" if last else "normal",
+            axes, 24, y, name if state == "open" else f"{name}  ({state})",
+            color=INK if state == "open" else FAINT, weight="bold" if last else "normal",
         )  # fmt: skip
-        if "->" in name:
-            _transfer(axes, scene, (name, bool(is_open)), y, most)
+        if has_numbers(scene, name):
+            _transfer(axes, scene, (name, state == "open"), y, most)
 
 
 def _transfer(axes: Any, scene: Scene, action: tuple[str, bool], y: Pixels, most: float) -> None:
@@ -144,11 +145,11 @@ def _transfer(axes: Any, scene: Scene, action: tuple[str, bool], y: Pixels, most
     _bar(axes, (330, y - 6), (GAIN_BAR_PX, 12), abs(gain) / most, color=color)
     ink = INK if is_open else FAINT
     _write(axes, 330 + GAIN_BAR_PX + 12, y, f"{gain * 100:+.3f}", color=ink)
-    _write(axes, 640, y, f"{seen[f'energy_{name}']:.4f}", color=ink)
+    _write(axes, 640, y, f"{seen[f'energy_{name}']:.3g}", color=ink)
     _write(axes, 760, y, f"{seen[f'g_co2e_{name}']:,.1f}", color=ink)
     setup = seen[f"setup_{name}"]
     if setup > 0.0:
-        shared = f"{setup:.3f} kWh, {seen[f'sharing_{name}']:.0f} share"
+        shared = f"{setup:.3g} kWh, {seen[f'sharing_{name}']:.0f} share"
         _write(axes, 870, y, shared, color=ink, size=8)
 
 

@@ -14,8 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from envs.config import LEADS_H
+from envs.dynamics import flow_of
+from envs.engine import ReviewEngine
 from envs.observation import ObservationLayout
 from envs.setup import ReviewSetup
+from envs.state import StepOutcome
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 BAR_CELLS = 20
@@ -107,7 +110,53 @@ def title_of(setup: ReviewSetup, trace: str) -> str:
         trace: name of the session's trace; a stressed one says so itself.
     """
     patients = "synthetic patients" if setup.synthetic else f"patients of {setup.cohort}"
-    return f"Review ({setup.rules}) of {patients}, carbon intensity {trace}"
+    grid = "synthetic carbon intensity" if setup.grid.synthetic else "carbon intensity"
+    return f"Review ({setup.rules}) of {patients}, {grid} {trace}"
+
+
+def last_step(action: str, before: float, after: float, outcome: StepOutcome) -> LastStep:
+    """Put the first session's last action down.
+
+    Args:
+        action: its name.
+        before: log-odds of the case it was taken for, before.
+        after: the same afterwards.
+        outcome: what the step did.
+    """
+    return LastStep(
+        action=action,
+        probability_before=_probability(before),
+        probability_after=_probability(after),
+        g_co2e=float(outcome.g_co2e[0]),
+        invalid=bool(outcome.invalid[0]),
+    )
+
+
+def _probability(logit: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-logit)))
+
+
+def scene_of(
+    engine: ReviewEngine, observation: Float32[np.ndarray, " fields"], last: LastStep | None
+) -> Scene:
+    """The first session of an engine as it stands."""
+    setup, state = engine.setup, engine.state
+    over, first = bool(state.over[0]), np.zeros(1, dtype=np.int64)
+    length_h = float(state.session_h[0])
+    now_h = float(flow_of(setup).now_h(state, first, setup)[0])
+    shown = ("session_auc_base", "session_auc_final", "total_g_co2e", "budget_g", "n_late")
+    totals = {key: float(value[0]) for key, value in engine.totals(first).items() if key in shown}
+    return Scene(
+        title=title_of(setup, setup.grid.names[int(state.trace_idx[0])]),
+        layout=setup.layout,
+        observation=observation,
+        mask=engine.mask[0],
+        actions=setup.catalogue.names,
+        hour=length_h if over else now_h,
+        length_h=length_h,
+        last=last,
+        totals=totals if over else {},
+    )
 
 
 def sparkline(values: tuple[float, ...]) -> str:
@@ -139,8 +188,8 @@ def _session_lines(scene: Scene) -> list[str]:
     seen = scene.seen
     leads = ", ".join(f"+{h} h {v:.0f}" for h, v in zip(LEADS_H, scene.forecast[1:]))
     return [
-        f"hour    {scene.hour:g} of {scene.length_h:g}; {seen['slots_left_now']:.0f} slots left in "
-        f"this hour, {seen['slots_left']:.0f} until this case is due; waiting "
+        f"hour    {scene.hour:.4g} of {scene.length_h:g}; {seen['slots_left_now']:.0f} slots left "
+        f"in this hour, {seen['slots_left']:.0f} until this case is due; waiting "
         f"{seen['waiting']:.0f}, to come {seen['to_come']:.0f}",
         f"budget  {bar(seen['budget_left'])} {seen['budget_left']:.0%} left "
         f"({seen['budget_left_g_co2e']:,.0f} gCO2e)",
@@ -169,25 +218,33 @@ def modality_state(scene: Scene, modality: str) -> str:
     return filled + (" (processed)" if seen[f"processed_{modality}"] > 0.5 else "")
 
 
-def why_closed(scene: Scene, action: str) -> str:
-    """What the observation says about why an action is masked."""
+def state_of(scene: Scene, action: str) -> str:
+    """``open``, or what the observation says about why an action is masked."""
     seen = scene.seen
+    if scene.mask[scene.actions.index(action)]:
+        return "open"
     if "->" not in action:
         return "closed"
     if seen[f"run_{action}"] > 0.5:
         return "done"
     if seen[f"present_{action.split('->', maxsplit=1)[0]}"] < 0.5:
         return "absent"
-    return "closed"
+    if seen["slots_left_now"] < 0.5:
+        return "no slot"
+    return "budget" if seen[f"g_co2e_{action}"] > seen["budget_left_g_co2e"] else "closed"
+
+
+def has_numbers(scene: Scene, action: str) -> bool:
+    """Whether an action is a transfer that the case could have."""
+    return "->" in action and state_of(scene, action) not in ("done", "absent")
 
 
 def _action_lines(scene: Scene) -> list[str]:
     width = max(len(name) for name in scene.actions)
     lines = []
-    for name, is_open in zip(scene.actions, scene.mask):
-        state = "open" if is_open else why_closed(scene, name)
-        line = f"  {state:<7} {name:<{width}}"
-        if "->" in name:
+    for name in scene.actions:
+        line = f"  {state_of(scene, name):<7} {name:<{width}}"
+        if has_numbers(scene, name):
             line += action_numbers(scene, name)
         lines.append(line.rstrip())
     return ["actions", *lines]
@@ -198,9 +255,9 @@ def action_numbers(scene: Scene, transfer: str) -> str:
     seen = scene.seen
     text = (
         f"  gain {seen[f'gain_{transfer}'] * 100:+.3f} AUC points"
-        f"  {seen[f'energy_{transfer}']:.4f} kWh  {seen[f'g_co2e_{transfer}']:,.1f} gCO2e"
+        f"  {seen[f'energy_{transfer}']:.3g} kWh  {seen[f'g_co2e_{transfer}']:,.1f} gCO2e"
     )
     setup, sharing = seen[f"setup_{transfer}"], seen[f"sharing_{transfer}"]
     if setup > 0.0:
-        text += f"  of it {setup:.4f} kWh to start a run, shared with {sharing:.0f} more waiting"
+        text += f"  of it {setup:.3g} kWh to start a run, shared with {sharing:.0f} more waiting"
     return text

@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
 
+from envs.case_review import CaseReviewEnv
 from envs.catalogue import ActionCatalogue
+from envs.errors import SessionError
 from envs.observation import ObservationLayout
 from envs.picture import WIDTH_PX, picture_of
-from envs.render import LastStep, Scene, bar, sparkline, text_of
+from envs.render import LastStep, Scene, bar, sparkline, state_of, text_of
+from envs.toy import toy_evidence
 
 MODALITIES = ("clinical", "genomics", "pathology")
 CATALOGUE = ActionCatalogue(("clinical->genomics", "genomics->pathology", "pathology->clinical"))
@@ -59,9 +65,9 @@ def test_text_says_what_the_agent_sees() -> None:
         "urgency 0.25 (simulated), due in 17.5 h, put off before",
         "clinical 100% filled (processed), genomics 50% filled, pathology absent",
         "done    clinical->genomics",
-        "open    genomics->pathology  gain +0.250 AUC points  0.8000 kWh  145.6 gCO2e"
-        "  of it 0.2000 kWh to start a run, shared with 3 more waiting",
-        "absent  pathology->clinical",
+        "open    genomics->pathology  gain +0.250 AUC points  0.8 kWh  145.6 gCO2e"
+        "  of it 0.2 kWh to start a run, shared with 3 more waiting",
+        "absent  pathology->clinical\n",
         "closed  defer",
         "last    clinical->genomics: p 0.380 -> 0.430, 15.2 gCO2e",
     ):
@@ -103,3 +109,77 @@ def test_a_picture_is_the_same_each_time_and_follows_the_scene() -> None:
     assert (first == 255).mean() > 0.7
     assert first.min() < 40
     assert (np.ptp(first.astype(int), axis=2) > 100).any()
+
+
+def test_a_masked_action_says_why() -> None:
+    values = {"slots_left_now": 0.0, "present_pathology": 1.0, "g_co2e_pathology->clinical": 9e3}
+    base = scene()
+    none_open = np.zeros(5, dtype=bool)
+
+    def states(**changed: float) -> list[str]:
+        physical = {name: base.seen[name] for name in LAYOUT.names} | changed
+        seen = LAYOUT.encode(physical)[0]
+        now = replace(base, observation=seen, mask=none_open)
+        return [state_of(now, name) for name in CATALOGUE.names]
+
+    assert states() == ["done", "closed", "absent", "closed", "closed"]
+    assert states(**values)[1:3] == ["no slot", "no slot"]
+    assert states(**(values | {"slots_left_now": 1.0}))[2] == "budget"
+
+
+IDS = ["CaseReviewOneShot", "CaseReviewSequential", "CaseReview"]
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_every_environment_renders_both_ways(name: str) -> None:
+    """A whole session in words, totals at the end; a picture at its start, another at its end."""
+    evidence = toy_evidence(60, 0)
+    made = {
+        mode: gymnasium.make(
+            f"greenboard/{name}-v1", evidence=evidence, n_cases=4, render_mode=mode
+        )
+        for mode in ("ansi", "rgb_array")
+    }
+    for env in made.values():
+        with pytest.raises(SessionError, match="call reset"):
+            env.unwrapped.render()
+        _, info = env.reset(seed=1)
+    first = made["rgb_array"].render()
+    assert isinstance(first, np.ndarray)
+    assert first.dtype == np.uint8
+    rng, ended, last = np.random.default_rng(0), False, "no action yet"
+    while not ended:
+        text = made["ansi"].render()
+        assert isinstance(text, str)
+        assert f"last    {last}" in text or last == "no action yet"
+        action = int(rng.choice(np.flatnonzero(info["action_mask"])))
+        last = made["ansi"].unwrapped.catalogue.names[action]
+        for env in made.values():
+            _, _, ended, _, info = env.step(action)
+    text = made["ansi"].render()
+    assert f"over: AUC {info['session_auc_base']:.3f} -> {info['session_auc_final']:.3f}" in text
+    assert made["rgb_array"].render().tobytes() != first.tobytes()
+    check_env(made["rgb_array"].unwrapped)
+
+
+def test_what_is_made_up_is_said_in_the_title() -> None:
+    evidence = toy_evidence(60, 0)
+    env = gymnasium.make(
+        "greenboard/CaseReview-v1", evidence=evidence, n_cases=4, preset="swing", render_mode="ansi"
+    )
+    env.reset(seed=0)
+    title = env.render().splitlines()[0]
+    assert "synthetic patients, synthetic carbon intensity" in title
+    assert "swing x 2 (stress)" in title
+    real = replace(evidence, synthetic=False, cohort="ward-7")
+    env = gymnasium.make("greenboard/CaseReview-v1", evidence=real, n_cases=4, render_mode="ansi")
+    env.reset(seed=0)
+    assert "patients of ward-7" in env.render()
+
+
+def test_unknown_render_modes_are_refused() -> None:
+    with pytest.raises(SessionError, match="'ansi' or 'rgb_array'"):
+        CaseReviewEnv(evidence=toy_evidence(60, 0), n_cases=4, render_mode="human")
+    env = CaseReviewEnv(evidence=toy_evidence(60, 0), n_cases=4)
+    env.reset(seed=0)
+    assert env.render() is None
