@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-CARD = Path(__file__).resolve().parents[2] / "envs" / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+CARD = ROOT / "envs" / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", CARD.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
@@ -17,4 +18,4 @@ def test_the_cards_examples_run(source: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
