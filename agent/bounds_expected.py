@@ -35,7 +35,7 @@ from agent.bounds_multipliers import Sessions, Spending, cheapest_prices
 from agent.bounds_problem import below, pair_weight
 from agent.bounds_programme import PriceGrid, corners, ending, solve
 
-ROUNDS = 8
+ROUNDS = 4
 POINTS = 1500
 """Combinations of prices at which the programme is tabulated, about."""
 LOWEST_PRICE = 1e-5

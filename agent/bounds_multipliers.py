@@ -2,7 +2,8 @@
 
 For any prices of at least 0 the sum is an upper bound, so stopping early only loosens it. With
 carbon alone the sum is convex in one price a session: bisection on its slope. Where hours have
-room for so many transfers, there is one price an hour too: projected subgradient steps.
+room for so many transfers, there is one price an hour too, and the cheapest of a case's hours
+depends on them: a smoothed sum is minimised by L-BFGS-B, then the true one is read off.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from scipy.optimize import minimize
 
 from agent.bounds_hours import OUT_OF_REACH, VisitHours, cheapest_g_per_kwh
 from agent.bounds_programme import Programme, corners, read
 
 BISECTIONS = 40
-FIRST_STEPS = 120
-NEXT_STEPS = 20
-RATE = 0.1
-"""First step of a price, as a share of what processing is worth."""
+ITERATIONS = 30
+FIRST_WIDTHS = (0.04, 0.01)
+NEXT_WIDTHS = (0.004,)
+"""Widths of the soft minimum over hours, as a share of what a case is worth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +76,8 @@ def cheapest_prices(
         carbon = _carbon_alone(programme, energy_kwh, sessions)
         if sessions.hours.slots is None:
             return carbon
-        steps, near = FIRST_STEPS, carbon
-    else:
-        steps = NEXT_STEPS
-    return _with_room(programme, energy_kwh, sessions, near, steps)
+        return _with_room(programme, energy_kwh, sessions, carbon, FIRST_WIDTHS)
+    return _with_room(programme, energy_kwh, sessions, near, NEXT_WIDTHS)
 
 
 def _carbon_alone(
@@ -114,47 +114,63 @@ def _carbon_alone(
 
 @dataclass(frozen=True, kw_only=True)
 class _Point:
-    """The sum at some prices, and how far it oversteps budget and room there."""
+    """The sum at some prices, and what of budget and room is left there."""
 
     value: Float64[np.ndarray, " batch"]
     price: Float64[np.ndarray, "batch cases sources"]
-    over_g: Float64[np.ndarray, " batch"]
-    over_slots: Float64[np.ndarray, "batch hours"]
+    left_g: Float64[np.ndarray, " batch"]
+    left_slots: Float64[np.ndarray, "batch hours"]
 
 
 def _evaluate(
     programme: Programme,
     energy_kwh: Float64[np.ndarray, " sources"],
     sessions: Sessions,
-    per_g: Float64[np.ndarray, " batch"],
-    per_slot: Float64[np.ndarray, "batch hours"],
+    at: tuple[Float64[np.ndarray, " batch"], Float64[np.ndarray, "batch hours"]],
+    width: float = 0.0,
 ) -> _Point:
-    hours, slots = sessions.hours, float(sessions.hours.slots or 0)
-    n_batch, n_hours = hours.g_per_kwh.shape
-    batch = np.arange(n_batch)[:, None]
+    """The sum at prices per gram and per slot.
+
+    Args:
+        programme: the cases' values by price.
+        energy_kwh: of processing each modality.
+        sessions: patients, hours and budgets.
+        at: price of carbon, on top of the reward's own, and of a slot in each hour.
+        width: 0 for the cheapest of a case's hours; above it for a soft minimum, which lies below
+            and makes the sum smooth in the prices.
+    """
+    (per_g, per_slot), hours = at, sessions.hours
+    slots, budget = float(hours.slots or 0), sessions.budget_g_co2e
     charged = (per_g[:, None] + sessions.price_per_g) * hours.g_per_kwh
-    prices, chosen = [], []
-    for kwh in energy_kwh:
-        each = np.where(hours.feasible, (charged * kwh + per_slot)[:, None, :], OUT_OF_REACH)
-        hour = each.argmin(axis=2)
-        chosen.append(hour)
-        prices.append(np.take_along_axis(each, hour[..., None], axis=2)[..., 0])
-    price = np.stack(prices, axis=2)
+    each = [
+        np.where(hours.feasible, (charged * kwh + per_slot)[:, None, :], OUT_OF_REACH)
+        for kwh in energy_kwh
+    ]
+    cheapest = [_soft_min(costs, width) for costs in each]
+    price = np.stack([low for low, _ in cheapest], axis=2)
     value, use = read(programme, sessions.patient, corners(programme.grid, price))
-    load, spent = np.zeros(n_batch * n_hours), np.zeros(n_batch)
-    for s, hour in enumerate(chosen):
-        at = (batch * n_hours + hour).ravel()
-        load += np.bincount(at, weights=use[..., s].ravel(), minlength=len(load))
-        spent += (use[..., s] * hours.g_per_kwh[batch, hour]).sum(axis=1) * energy_kwh[s]
-    budget = sessions.budget_g_co2e
+    left_slots, left_g = np.full(per_slot.shape, slots), budget.copy()
+    for s, (_, share) in enumerate(cheapest):
+        load = (use[:, None, :, s] @ share)[:, 0]
+        left_slots -= load
+        left_g -= (load * hours.g_per_kwh).sum(axis=1) * energy_kwh[s]
     paid = np.multiply(per_g, budget, out=np.zeros_like(per_g), where=per_g > 0.0)
     total = value.sum(axis=1) + paid + slots * per_slot.sum(axis=1)
-    return _Point(
-        value=total,
-        price=price,
-        over_g=spent - budget,
-        over_slots=load.reshape(n_batch, n_hours) - slots,
-    )
+    return _Point(value=total, price=price, left_g=left_g, left_slots=left_slots)
+
+
+def _soft_min(
+    cost: Float64[np.ndarray, "batch cases hours"], width: float
+) -> tuple[Float64[np.ndarray, "batch cases"], Float64[np.ndarray, "batch cases hours"]]:
+    """The least cost over hours, at least 0, and the share of each hour in it."""
+    low = cost.min(axis=2, keepdims=True)
+    if width == 0.0:
+        return low[..., 0], (np.cumsum(cost == low, axis=2) == 1) & (cost == low)
+    near = np.exp((low - cost) / width)
+    total = near.sum(axis=2, keepdims=True)
+    soft = low[..., 0] - width * np.log(total[..., 0])
+    share = np.where(soft[..., None] > 0.0, near / total, 0.0)
+    return np.maximum(soft, 0.0), share
 
 
 def _with_room(
@@ -162,41 +178,49 @@ def _with_room(
     energy_kwh: Float64[np.ndarray, " sources"],
     sessions: Sessions,
     near: Spending,
-    steps: int,
+    widths: tuple[float, ...],
 ) -> Spending:
-    """Subgradient steps scaled by their running size, as in Adam; the best point is kept."""
+    """Minimise a smooth version, ever less smooth, and judge it by the true sum.
+
+    The price of carbon is counted in what it makes of a typical transfer, so that it is of a size
+    with those of slots.
+    """
+    typical_g = float(sessions.hours.g_per_kwh.mean() * energy_kwh.mean()) + 1e-12
     worth = float(np.maximum(programme.first, 0.0).mean()) + 1e-12
-    per_g, per_slot = near.per_g.copy(), near.per_slot.copy()
-    scale_g = RATE * np.maximum(per_g, worth / _grams(energy_kwh, sessions))
-    size_g, size_slot = np.zeros_like(per_g), np.zeros_like(per_slot)
-    best = replace(near, value=np.full(len(per_g), np.inf))
-    for step in range(steps):
-        here = _evaluate(programme, energy_kwh, sessions, per_g, per_slot)
-        best = _better(best, here, per_g, per_slot)
-        slope_g = np.where(np.isfinite(here.over_g), here.over_g, 0.0)
-        size_g = np.maximum(0.95 * size_g, np.abs(slope_g))
-        size_slot = np.maximum(0.95 * size_slot, np.abs(here.over_slots))
-        pace = 1.0 / np.sqrt(1.0 + step)
-        per_g = per_g + pace * scale_g * slope_g / np.maximum(size_g, 1e-12)
-        per_slot = per_slot + pace * RATE * worth * here.over_slots / np.maximum(size_slot, 1e-12)
-        per_g, per_slot = np.maximum(per_g, 0.0), np.maximum(per_slot, 0.0)
+    shape = (len(near.per_g), 1 + near.per_slot.shape[1])
+    point = np.column_stack([near.per_g * typical_g, near.per_slot]).ravel() / worth
+
+    def prices(flat: Float64[np.ndarray, " _"]) -> tuple[np.ndarray, np.ndarray]:
+        table = np.maximum(flat.reshape(shape), 0.0) * worth
+        return table[:, 0] / typical_g, table[:, 1:]
+
+    def smooth(flat: Float64[np.ndarray, " _"], width: float) -> tuple[float, np.ndarray]:
+        here = _evaluate(programme, energy_kwh, sessions, prices(flat), width * worth)
+        left = np.where(np.isfinite(here.left_g), here.left_g, 0.0) / typical_g
+        slope = np.column_stack([left, here.left_slots])
+        return float(here.value.sum()) / worth, slope.ravel()
+
+    best = replace(near, value=np.full(shape[0], np.inf))
+    for width in (None, *widths):
+        if width is not None:
+            point = minimize(
+                smooth, point, args=(width,), jac=True, method="L-BFGS-B",
+                bounds=[(0.0, None)] * point.size, options={"maxiter": ITERATIONS, "maxcor": 20},
+            ).x  # fmt: skip
+        at = prices(point)
+        best = _better(best, _evaluate(programme, energy_kwh, sessions, at), at)
     return best
-
-
-def _grams(energy_kwh: Float64[np.ndarray, " sources"], sessions: Sessions) -> float:
-    return float(sessions.hours.g_per_kwh.mean() * energy_kwh.mean()) + 1e-12
 
 
 def _better(
     best: Spending,
     here: _Point,
-    per_g: Float64[np.ndarray, " batch"],
-    per_slot: Float64[np.ndarray, "batch hours"],
+    at: tuple[Float64[np.ndarray, " batch"], Float64[np.ndarray, "batch hours"]],
 ) -> Spending:
     wins = here.value < best.value
     return Spending(
         value=np.where(wins, here.value, best.value),
         price=np.where(wins[:, None, None], here.price, best.price),
-        per_g=np.where(wins, per_g, best.per_g),
-        per_slot=np.where(wins[:, None], per_slot, best.per_slot),
+        per_g=np.where(wins, at[0], best.per_g),
+        per_slot=np.where(wins[:, None], at[1], best.per_slot),
     )

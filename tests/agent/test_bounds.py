@@ -115,7 +115,7 @@ def test_with_labels_as_weights_it_is_the_auc() -> None:
 
 def test_more_budget_never_lowers_a_bound_and_knowing_the_labels_raises_it() -> None:
     shares = (0.0, 0.2, 0.5, 2.0)
-    found = {key: [] for key in ("expected", "clairvoyant")}
+    found: dict[str, list[float]] = {"expected": [], "clairvoyant": []}
     for case in (problem(3, share=share) for share in shares):
         for key, series in found.items():
             series.append(session_optimum(case, weight_of(case, key)).value)
