@@ -169,8 +169,8 @@ def _room(report: ComparisonReport) -> str | None:
     if found is None:
         return None
     return (
-        f"A plan that knew every score beforehand would gain {interval(found.regret)} AUC more "
-        f"than {report.best.name} in expectation."
+        f"Room left: the most that a policy with the same observations could expect is "
+        f"{interval(found.regret)} AUC above {report.best.name}."
     )
 
 

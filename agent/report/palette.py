@@ -29,7 +29,7 @@ class Tone:
 # Hues after Okabe and Ito (2008), "Color Universal Design"; darkened or lightened until each
 # stands out from its page by WCAG 2.2's 3:1 for graphics.
 BLUE, SKY, ORANGE, GREEN = "#0072b2", "#2c8bc6", "#b26a00", "#00795a"
-VERMILION, PURPLE, YELLOW, GREY = "#c8500a", "#a8457f", "#7d7000", "#6b747d"
+VERMILION, PURPLE, YELLOW, GREY = "#c8500a", "#b04a86", "#7d7000", "#6b747d"
 BLACK, PAPER, PALE, DUSK = "#000000", "#ffffff", "#dbe1e6", "#454c54"
 TONES = (
     Tone(name="blue", light=BLUE, dark="#56a9e0"),
@@ -80,7 +80,7 @@ FIXED = {
     "random": Style(colour=GREY, marker="X"),
     "rule": Style(colour=PURPLE, marker="^"),
 }
-SPARE_MARKERS = "*^<>XvPDh8"
+SPARE_MARKERS = "s>vDoPHh8p^<X*d"
 
 
 def styles_of(names: Sequence[tuple[str, bool]]) -> dict[str, Style]:
@@ -90,7 +90,7 @@ def styles_of(names: Sequence[tuple[str, bool]]) -> dict[str, Style]:
         names: each policy's name and whether it was trained, in the report's order.
     """
     styles: dict[str, Style] = {}
-    always = spare = 0
+    always = 0
     for name, learned in names:
         if name in FIXED:
             styles[name] = FIXED[name]
@@ -99,11 +99,10 @@ def styles_of(names: Sequence[tuple[str, bool]]) -> dict[str, Style]:
             always += 1
         else:
             known = LEARNED_MARKERS if learned else PLANNER_MARKERS
-            marker = known.get(name)
-            if marker is None:
-                marker = SPARE_MARKERS[spare % len(SPARE_MARKERS)]
-                spare += 1
-            styles[name] = Style(colour=GREEN if learned else VERMILION, marker=marker)
+            colour = GREEN if learned else VERMILION
+            taken = {s.marker for s in styles.values() if s.colour == colour} | set(known.values())
+            free = [m for m in SPARE_MARKERS if m not in taken] or list(SPARE_MARKERS)
+            styles[name] = Style(colour=colour, marker=known.get(name, free[0]))
     return styles
 
 

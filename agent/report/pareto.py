@@ -20,11 +20,16 @@ from agent.report.svg import SETTINGS, to_svg
 KG = 1e-3
 TOP = 0.8
 """The close-up shows policies with at least this share of the highest gain."""
+CROWDED = 0.35
+"""A close-up is drawn where it shows less than this share of the whole picture."""
 PLACES = ((7, 6), (7, -6), (-7, 6), (-7, -6), (0, 11), (0, -11), (13, 0), (-13, 0))
 """Where a number may stand, in points from its dot."""
-BOUND_LINES = {"expected_lp": "--", "clairvoyant_lp": (0, (1, 2.2))}
+BOUND_LINES = {
+    "expected_lp": "--", "foresight_lp": (0, (5, 1.5, 1, 1.5)), "clairvoyant_lp": (0, (1, 2.2)),
+}  # fmt: skip
 BOUND_WORDS = {
-    "expected_lp": "bound: every score known",
+    "expected_lp": "bound: same observations",
+    "foresight_lp": "bound: scores known",
     "clairvoyant_lp": "bound: labels known too",
 }
 
@@ -98,7 +103,9 @@ def close_up(report: ComparisonReport) -> tuple[PolicyResult, ...]:
     if top <= 0:
         return ()
     near = tuple(p for p in report.policies if p.figures["auc_gain"].value >= TOP * top)
-    return near if 3 <= len(near) < len(report.policies) else ()
+    if not 3 <= len(near) < len(report.policies):
+        return ()
+    return near if _area(report, near) < CROWDED * _area(report, report.policies) else ()
 
 
 def _box(
@@ -109,6 +116,11 @@ def _box(
     left, right, low, high = min(lefts), max(rights), min(lows), max(highs)
     wide, tall = max(right - left, 1e-3) * 0.12, max(high - low, 1e-4) * 0.14
     return left - wide, right + wide, low - tall, high + tall
+
+
+def _area(report: ComparisonReport, policies: Sequence[PolicyResult]) -> float:
+    left, right, low, high = _box(report, policies)
+    return (right - left) * (high - low)
 
 
 def _zoom(axes: Axes, box: tuple[float, float, float, float], whole: Axes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import ComparisonError
@@ -16,18 +17,18 @@ from agent.report.sections.decisions import decisions
 from agent.report.sections.differences import differences
 from agent.report.sections.equity import equity
 from agent.report.sections.origin import folds, limits, missing, reproduction
-from agent.report.sections.overview import overview
+from agent.report.sections.overview import overview, redrawn
 from agent.report.sections.robustness import robustness
 from agent.report.sections.seeds import seeds
 from agent.report.sections.surrogate import surrogate
-from agent.report.words import listed
+from agent.report.words import listed, percent
 
 HTML_FILE = "report.html"
 JSON_FILE = "report.json"
 POLICIES = "policies"
 
 
-def _sections(report: ComparisonReport) -> tuple[Section, ...]:
+def sections_of(report: ComparisonReport) -> tuple[Section, ...]:
     """What the page holds, in order; what is missing is said near the end."""
     found: list[Section | Absent] = [
         overview(report),
@@ -57,19 +58,33 @@ def _tags(report: ComparisonReport) -> list[str]:
 def _setting(report: ComparisonReport) -> str:
     """What was simulated, in one paragraph."""
     p = report.provenance
-    seeds = " and training seeds" if report.learned else ""
+    config = p["session_config"]
     made_up = " (synthetic)" if p["trace"]["synthetic"] else ""
-    folds_named = [str(fold) for fold in p["folds"]]
-    return (
-        f"{p['sessions']['n_per_fold']} sessions of {p['session_config']['n_cases']} cases on the "
-        f"held-out patients of fold{'s' if len(folds_named) > 1 else ''} {listed(folds_named)}, "
-        f"the same sessions for every policy; grid: {p['trace']['name']}{made_up}, evaluation "
-        f"period. Intervals are 95 %, over sessions{seeds}."
-    )
+    named = [str(fold) for fold in p["folds"]]
+    preset = f", preset {p['preset']}" if p.get("preset") else ""
+    rules = f" under {p['environment']}{preset}," if p.get("environment") else ""
+    facts = [
+        f"{p['sessions']['n_per_fold']} sessions of {config['n_cases']} cases{rules} on the "
+        f"held-out patients of fold{'s' if len(named) > 1 else ''} {listed(named)}, the same "
+        f"sessions for every policy; grid: {p['trace']['name']}{made_up}, evaluation period.",
+    ]
+    if "budget_fraction" in config:
+        facts.append(
+            f"The carbon budget is {percent(config['budget_fraction'])} of what processing "
+            f"everything would take; {config['slots_per_hour']} slots an hour."
+        )
+    if config.get("swing", 1.0) != 1.0:
+        facts.append(f"Stress: the grid's swing was multiplied by {config['swing']:g}.")
+    if config.get("setup_factor"):
+        facts.append(
+            f"Starting a pipeline's run takes {config['setup_factor']:g} times its energy per case."
+        )
+    facts.append(f"Intervals are 95 %, {redrawn(report)}.")
+    return " ".join(facts)
 
 
-def render_html(report: ComparisonReport) -> str:
-    """The page: verdict, chart, tables, stress, groups, limits, how to make it again."""
+def page_of(report: ComparisonReport, sections: Sequence[Section]) -> str:
+    """The page that holds these sections under the report's verdict."""
     environment = page_environment({})
     return environment.get_template("report.html.j2").render(
         cohort=str(report.provenance["bundle"]["cohort"]),
@@ -77,8 +92,13 @@ def render_html(report: ComparisonReport) -> str:
         warnings=warnings(report),
         headline=verdicts(report),
         setting=_setting(report),
-        sections=_sections(report),
+        sections=sections,
     )
+
+
+def render_html(report: ComparisonReport) -> str:
+    """The page: verdict, chart, tables, stress, groups, limits, how to make it again."""
+    return page_of(report, sections_of(report))
 
 
 def check_report_folder(out: Path) -> None:

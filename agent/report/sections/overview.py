@@ -80,7 +80,7 @@ def _references(report: ComparisonReport) -> list[TableRow]:
     dash = Cell(text="-")
     rows = [
         TableRow(
-            head=Cell(text="everything for everybody", small=("no budget, no deadline",)),
+            head=Cell(text="everything for everybody", small=("without a budget",)),
             cells=cells(
                 figure_cell(report.everything["auc_gain"]), dash,
                 figure_cell(report.everything["g_co2e"], 0), "100%", dash, dash, dash, dash,
@@ -91,7 +91,9 @@ def _references(report: ComparisonReport) -> list[TableRow]:
     rows += [
         TableRow(
             head=Cell(text=BOUND_WORDS.get(name, name), small=(name,)),
-            cells=cells(figure_cell(bound.auc_gain), *[dash] * 7),
+            cells=cells(
+                figure_cell(bound.auc_gain), *[dash] * 3, figure_cell(bound.reward), *[dash] * 3
+            ),
             kind="reference",
         )
         for name, bound in report.bounds.items()
