@@ -12,6 +12,7 @@ how many there are. State lives in arrays that the functions update in place, fo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from envs import visits, worklist
 from envs.config import LEADS_H
 from envs.observation import ObservationLayout
-from envs.reward import credit, half_win_change, half_wins
+from envs.reward import credit, half_wins
 from envs.session import SessionDraw
 from envs.setup import ReviewSetup
 from envs.state import SessionState, StepOutcome, empty_state
@@ -40,7 +41,8 @@ def begin(
 ) -> None:
     """Start drawn sessions in these rows: every case at its first score, nothing spent."""
     tables = setup.tables
-    score = tables.logit[draw.patient * tables.n_sets]
+    at = draw.patient * tables.n_sets
+    score = tables.logit.take(at)
     state.patient[rows] = draw.patient
     state.urgency[rows] = draw.urgency
     state.arrive_h[rows] = np.ceil(draw.arrival_h)
@@ -52,14 +54,15 @@ def begin(
     state.session_h[rows] = draw.session_h
     state.budget_g[rows] = _budget_g(draw, setup)
     state.score[rows] = score
+    state.best[rows] = setup.outlook.best.take(at)
+    state.faced[rows] = _faced(score, setup.n_pos, state.faced.shape[1] // 2)
     state.base_wins[rows] = half_wins(score[:, : setup.n_pos], score[:, setup.n_pos :])
     state.set_idx[rows] = 0
     state.was_deferred[rows] = False
     for zeroed in (state.n_closed, state.n_invalid, state.spent_g, state.wins, state.n_late,
-                   state.lateness_h, state.needs_since):  # fmt: skip
+                   state.lateness_h):  # fmt: skip
         zeroed[rows] = 0
     state.over[rows] = False
-    _count_needs(state, rows, setup)
     flow_of(setup).start(state, rows, draw, setup)
 
 
@@ -85,15 +88,14 @@ def _budget_g(draw: SessionDraw, setup: ReviewSetup) -> Float64[np.ndarray, " ro
     return np.asarray(config.budget_fraction * everything_kwh * mean_g)
 
 
-def _count_needs(state: SessionState, rows: Int64[np.ndarray, " rows"], setup: ReviewSetup) -> None:
-    """Count, hour by hour of arrival, which pipelines the cases' best transfers need."""
-    at = state.patient[rows] * setup.tables.n_sets
-    state.best[rows] = setup.outlook.best[at]
-    _, moments, kinds = state.needs_first.shape
-    session = np.arange(len(rows))[:, None] * moments
-    cell = (session + state.arrive_h[rows]) * kinds + setup.outlook.needs[at]
-    counts = np.bincount(cell.ravel(), minlength=len(rows) * moments * kinds)
-    state.needs_first[rows] = counts.reshape(len(rows), moments, kinds).cumsum(axis=1)
+def _faced(
+    score: Float32[np.ndarray, "rows cases"], n_pos: int, width: int
+) -> Float32[np.ndarray, "rows faced"]:
+    """The positives' scores and the negatives', each filled up with NaN."""
+    faced = np.full((len(score), 2 * width), np.nan, dtype=np.float32)
+    faced[:, :n_pos] = score[:, :n_pos]
+    faced[:, width : width + score.shape[1] - n_pos] = score[:, n_pos:]
+    return faced
 
 
 def advance(
@@ -110,78 +112,90 @@ def advance(
         actions: one action a session, each within the catalogue.
         mask: the actions that are open; others are counted no-ops.
     """
-    catalogue, flow = setup.catalogue, flow_of(setup)
+    catalogue, flow, n_envs = setup.catalogue, flow_of(setup), len(actions)
     active = ~state.over
-    allowed = np.take_along_axis(mask, actions[:, None], axis=1)[:, 0] & active
-    invalid = active & ~allowed
-    runs = allowed & (actions < catalogue.n_transfers)
-    wins, earned, grams = _run_transfers(state, setup, np.flatnonzero(runs), actions)
-    state.n_invalid += invalid
-    state.invalid_run += invalid
+    allowed = mask.take(np.arange(n_envs) * catalogue.n + actions)
+    allowed &= active
+    invalid = active ^ allowed
+    runs = np.flatnonzero(allowed & (actions < catalogue.n_transfers))
+    auc_gain, earned, grams = np.zeros(n_envs), np.zeros(n_envs), np.zeros(n_envs)
+    moved = _run_transfers(state, setup, runs, actions[runs])
+    auc_gain[runs], earned[runs], grams[runs] = moved.auc_gain, moved.earned, moved.g_co2e
     closes = allowed & (actions == catalogue.finalise)
-    closes |= invalid & (state.invalid_run >= setup.max_invalid)
+    if invalid.any():
+        state.n_invalid += invalid
+        state.invalid_run += invalid
+        closes |= invalid & (state.invalid_run >= setup.max_invalid)
     if setup.rules == "oneshot":
-        closes |= runs
-    closed = np.flatnonzero(closes)
-    put_off = np.flatnonzero(allowed & (actions == catalogue.defer))
-    lateness = np.zeros(len(actions))
+        closes[runs] = True
+    closed, put_off = np.flatnonzero(closes), np.flatnonzero(allowed & (actions == catalogue.defer))
+    lateness, terminated = np.zeros(n_envs), np.zeros(n_envs, dtype=np.bool_)
     lateness[closed] = _close(state, setup, closed, flow.now_h(state, closed, setup))
-    state.was_deferred[put_off, state.case[put_off]] = True
+    state.was_deferred.reshape(-1)[state.cell[put_off]] = True
     ended = flow.move_on(state, setup, closed, put_off)
-    lateness[ended] += _end(state, ended)
-    terminated = np.zeros(len(actions), dtype=np.bool_)
-    terminated[ended] = True
-    price_h = setup.config.auc_per_late_h
+    if len(ended):
+        lateness[ended] += _end(state, ended)
+        terminated[ended] = True
+    reward = earned - grams * setup.price_per_g
+    if setup.config.auc_per_late_h:
+        reward -= lateness * setup.config.auc_per_late_h
     return StepOutcome(
-        reward=earned - grams * setup.price_per_g - lateness * price_h,
+        reward=reward,
         terminated=terminated,
-        auc_gain=wins / (2.0 * setup.n_pos * setup.n_neg),
+        auc_gain=auc_gain,
         g_co2e=grams,
         lateness_h=lateness,
         invalid=invalid,
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Moved:
+    """What the transfers of one step did, in the sessions that ran one."""
+
+    auc_gain: Float64[np.ndarray, " rows"]
+    earned: Float64[np.ndarray, " rows"]
+    g_co2e: Float64[np.ndarray, " rows"]
+
+
 def _run_transfers(
     state: SessionState,
     setup: ReviewSetup,
     rows: Int64[np.ndarray, " rows"],
-    actions: Int64[np.ndarray, " batch"],
-) -> tuple[
-    Int64[np.ndarray, " batch"], Float64[np.ndarray, " batch"], Float64[np.ndarray, " batch"]
-]:
-    """Run the chosen transfers; change of half wins, credit and emissions of each session."""
-    tables = setup.tables
-    wins, earned, grams = (np.zeros(len(actions), kind) for kind in (np.int64, float, float))
-    before, action, case = state.current_set[rows], actions[rows], state.case[rows]
-    after = tables.next_set[before, action].astype(np.int64)
-    kwh = tables.step_kwh[before, action]
+    action: Int64[np.ndarray, " rows"],
+) -> _Moved:
+    """Run these transfers; their credit and emissions."""
+    tables, cell = setup.tables, state.cell[rows]
+    before, seen = state.current_set[rows], state.seen_at[rows]
+    step = before * setup.catalogue.n_transfers + action
+    after = tables.next_set.take(step).astype(np.int64)
+    kwh = tables.step_kwh.take(step)
     if setup.has_setup:
-        source = setup.outlook.source[action]
-        starts = state.run_h[rows, source] != state.hour[rows]
-        kwh = kwh + np.where(starts, setup.setup_kwh[before, action], 0.0)
+        starts = state.run_h[rows, setup.outlook.source[action]] != state.hour[rows]
+        kwh = kwh + setup.setup_kwh.take(step) * starts
     if setup.rules == "worklist":
         worklist.use_slots(state, setup, rows, before, action)
-    emitted = kwh * state.g_per_kwh[rows, state.hour[rows]]
-    at = state.pool[rows] * tables.n_sets
-    new = tables.logit[at + after]
-    wins[rows] = _credit(state, setup, rows, new)
-    earned[rows] = step_reward(state, setup, rows, wins[rows], after)
-    grams[rows] = emitted
-    _look_again(state, setup, rows, at + before, at + after)
-    state.score[rows, case] = new
-    state.set_idx[rows, case] = after
+    emitted = kwh * state.g_now(rows)
+    seen_after = seen + (after - before)
+    new = tables.logit.take(seen_after)
+    wins = _credit(state, setup, rows, new)
+    auc_gain = wins / (2.0 * setup.n_pos * setup.n_neg)
+    earned = step_reward(state, setup, rows, auc_gain, after)
+    _look_again(state, setup, rows, seen, seen_after)
+    state.score.reshape(-1)[cell] = new
+    state.set_idx.reshape(-1)[cell] = after
     state.current_set[rows] = after
+    state.seen_at[rows] = seen_after
     state.spent_g[rows] += emitted
-    state.wins[rows] += wins[rows]
-    return wins, earned, grams
+    state.wins[rows] += wins
+    return _Moved(auc_gain=auc_gain, earned=earned, g_co2e=emitted)
 
 
 def step_reward(
     state: SessionState,
     setup: ReviewSetup,
     rows: Int64[np.ndarray, " rows"],
-    wins: Int64[np.ndarray, " rows"],
+    auc_gain: Float64[np.ndarray, " rows"],
     after: Int64[np.ndarray, " rows"],
 ) -> Float64[np.ndarray, " rows"]:
     """What moving the reviewed cases of these rows to other sets is worth, before any price.
@@ -190,11 +204,11 @@ def step_reward(
         state: as it stands before the move.
         setup: says which kind of reward.
         rows: the sessions in which a transfer is run.
-        wins: change of their half wins.
+        auc_gain: change of their AUC.
         after: the sets that their cases move to.
     """
     if setup.config.reward == "auc":
-        return np.asarray(wins / (2.0 * setup.n_pos * setup.n_neg))
+        return auc_gain
     return credit(
         setup.credit_basis, score=state.score[rows], patient=state.patient[rows],
         case=state.case[rows], before=state.current_set[rows], after=after,
@@ -207,15 +221,24 @@ def _credit(
     rows: Int64[np.ndarray, " rows"],
     new: Float32[np.ndarray, " rows"],
 ) -> Int64[np.ndarray, " rows"]:
-    """Change of half wins when the reviewed cases of these rows move to their new scores."""
-    case, n_pos = state.case[rows], setup.n_pos
-    old = state.score[rows, case]
-    wins = np.empty(len(rows), dtype=np.int64)
-    pos = case < n_pos
-    neg = ~pos
-    wins[pos] = half_win_change(old[pos], new[pos], state.score[rows[pos], n_pos:])
-    wins[neg] = -half_win_change(old[neg], new[neg], state.score[rows[neg], :n_pos])
-    return wins
+    """Change of half wins when the reviewed cases of these rows move to their new scores.
+
+    A win more is a score of the other class that was not below before and is now: comparisons,
+    which are cheaper than the signs of differences. NaN, the filling, is never below anything.
+    """
+    case, n_pos, width = state.case[rows], setup.n_pos, state.faced.shape[1] // 2
+    is_pos = case < n_pos
+    faced = state.faced.reshape(-1, width).take(2 * rows + is_pos, axis=0)
+    old = state.score.take(state.cell[rows])[:, None]
+    change = (faced < new[:, None]).view(np.int8)
+    change += (faced <= new[:, None]).view(np.int8)
+    change -= (faced < old).view(np.int8)
+    change -= (faced <= old).view(np.int8)
+    place = np.where(is_pos, case, case + (width - n_pos))
+    state.faced.reshape(-1)[rows * (2 * width) + place] = new
+    # A matrix product of small whole numbers is exact in float32 up to 2**24 cases.
+    wins = change.astype(np.float32) @ np.ones(width, dtype=np.float32)
+    return np.asarray(np.where(is_pos, wins, -wins).astype(np.int64))
 
 
 def _look_again(
@@ -226,10 +249,11 @@ def _look_again(
     after: Int64[np.ndarray, " rows"],
 ) -> None:
     """A transfer shows something: the case's best next step is another one now."""
-    outlook = setup.outlook
-    state.best[rows, state.case[rows]] = outlook.best[after]
-    state.needs_since[rows, outlook.needs[before]] -= 1
-    state.needs_since[rows, outlook.needs[after]] += 1
+    outlook, needs = setup.outlook, state.needs_now.reshape(-1)
+    session = rows * state.needs_now.shape[1]
+    state.best.reshape(-1)[state.cell[rows]] = outlook.best.take(after)
+    needs[session + outlook.needs.take(before)] -= 1.0
+    needs[session + outlook.needs.take(after)] += 1.0
 
 
 def _close(
@@ -239,15 +263,16 @@ def _close(
     now_h: Float64[np.ndarray, " rows"],
 ) -> Float64[np.ndarray, " rows"]:
     """Close the cases under review in these rows; how late each of them is, hours."""
-    case = state.case[rows]
-    state.closed_h[rows, case] = now_h
-    state.best[rows, case] = -1.0
-    at = state.pool[rows] * setup.tables.n_sets + state.current_set[rows]
-    state.needs_since[rows, setup.outlook.needs[at]] -= 1
+    cell = state.cell[rows]
+    state.closed_h.reshape(-1)[cell] = now_h
+    state.best.reshape(-1)[cell] = -1.0
+    needs = setup.outlook.needs.take(state.seen_at[rows])
+    state.needs_now.reshape(-1)[rows * state.needs_now.shape[1] + needs] -= 1.0
     state.n_closed[rows] += 1
-    late = np.maximum(now_h - state.deadline_h[rows, case], 0.0)
-    state.lateness_h[rows] += late
-    state.n_late[rows] += late > 0.0
+    late = np.maximum(now_h - state.deadline_h.take(cell), 0.0)
+    if late.any():
+        state.lateness_h[rows] += late
+        state.n_late[rows] += late > 0.0
     return np.asarray(late)
 
 
@@ -260,7 +285,7 @@ def _end(state: SessionState, rows: Int64[np.ndarray, " rows"]) -> Float64[np.nd
     state.closed_h[rows] = np.where(is_open, end_h, state.closed_h[rows])
     state.best[rows] = -1.0
     state.n_closed[rows] = is_open.shape[1]
-    state.needs_since[rows] = -state.needs_first[rows, state.moment(rows)]
+    state.needs_now[rows] = 0.0
     total = late.sum(axis=1)
     state.lateness_h[rows] += total
     state.n_late[rows] += (late > 0.0).sum(axis=1)
@@ -269,20 +294,19 @@ def _end(state: SessionState, rows: Int64[np.ndarray, " rows"]) -> Float64[np.nd
 
 def open_actions(state: SessionState, setup: ReviewSetup) -> Bool[np.ndarray, "batch actions"]:
     """The action mask of every session; a session that is over leaves ``finalise`` only."""
-    tables, catalogue, n = setup.tables, setup.catalogue, setup.catalogue.n_transfers
-    rows = np.arange(len(state.over))
-    mask = np.empty((len(rows), catalogue.n), dtype=np.bool_)
-    transfers = tables.is_open[state.current_set] & tables.has_source[state.pool]
+    catalogue, n = setup.catalogue, setup.catalogue.n_transfers
+    mask = setup.sight.possible(state.seen_at)
     if setup.rules == "worklist":
-        transfers &= (state.slots > 0)[:, None]
+        mask[:, :n] &= (state.slots > 0)[:, None]
     if setup.config.masks_unaffordable:
-        kwh = tables.step_kwh[state.current_set]
+        kwh = setup.tables.step_kwh.take(state.current_set, axis=0)
         if setup.has_setup:
-            kwh = kwh + worklist.due_setup_kwh(state, setup)
-        grams = kwh * state.g_per_kwh[rows, state.hour][:, None]
-        transfers &= state.spent_g[:, None] + grams <= state.budget_g[:, None]
-    mask[:, :n] = transfers
+            kwh += worklist.due_setup_kwh(state, setup)
+        kwh *= state.g_now(np.arange(len(mask)))[:, None]
+        kwh += state.spent_g[:, None]
+        mask[:, :n] &= kwh <= state.budget_g[:, None]
     mask[:, catalogue.defer] = flow_of(setup).may_defer(state, setup)
-    mask[state.over] = False
-    mask[:, catalogue.finalise] = True
+    if state.over.any():
+        mask[state.over] = False
+        mask[:, catalogue.finalise] = True
     return mask

@@ -17,6 +17,8 @@ from envs.gain import GainModel
 from envs.tables import PatientTables
 
 CHUNK = 65_536
+SHARING_SCALE = 4.0
+"""Scale of the observation's ``sharing`` fields, cases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class Outlook:
         source: source modality of each transfer.
         is_new: whether a transfer in a set has to process its source first.
         pipeline_kwh: energy of processing each modality.
+        modality: the numbers of the modalities.
+        share_scale: scale of the ``sharing`` fields where a set has not processed a modality yet,
+            0 where it has.
     """
 
     best: Float32[np.ndarray, " patients_sets"]
@@ -37,6 +42,8 @@ class Outlook:
     source: Int8[np.ndarray, " transfers"]
     is_new: Bool[np.ndarray, "sets transfers"]
     pipeline_kwh: Float64[np.ndarray, " modalities"]
+    modality: Int8[np.ndarray, " modalities"]
+    share_scale: Float32[np.ndarray, "sets modalities"]
 
 
 def outlook_of(evidence: EvidenceTable, tables: PatientTables, gain: GainModel) -> Outlook:
@@ -64,4 +71,6 @@ def outlook_of(evidence: EvidenceTable, tables: PatientTables, gain: GainModel) 
         source=source.astype(np.int8),
         is_new=is_new,
         pipeline_kwh=evidence.pipeline_kwh,
+        modality=np.arange(modalities, dtype=np.int8),
+        share_scale=(~evidence.processed).astype(np.float32) / np.float32(SHARING_SCALE),
     )

@@ -20,6 +20,7 @@ from envs.observation import ObservationLayout
 from envs.outlook import Outlook, outlook_of
 from envs.reward import CreditBasis, credit_basis
 from envs.session import EVAL, Grid, Traces, class_counts, resolve_grid
+from envs.sight import Sight
 from envs.tables import MAX_KWH, PatientTables, patient_tables
 
 
@@ -74,6 +75,11 @@ class ReviewSetup:
     def credit_basis(self) -> CreditBasis:
         """What rewards are worked out from."""
         return credit_basis(self.config.reward, self.tables, self.n_pos)
+
+    @cached_property
+    def sight(self) -> Sight:
+        """What is seen of each patient in each evidence set."""
+        return Sight(self.tables, self.gain_model, self.layout)
 
     @cached_property
     def setup_kwh(self) -> Float64[np.ndarray, "sets transfers"]:

@@ -37,10 +37,10 @@ class SessionState:
         score: current log-odds of each case.
         set_idx: current evidence set of each case.
         best: predicted gain of each case's best transfer, AUC; -1 once it is closed.
-        needs_first: how many of the cases that have arrived by each hour would need each
-            modality's pipeline (last entry: none) for their best transfer, at their first score;
-            one hour under the rules where all wait from the start.
-        needs_since: what has been added to that by closing cases and by what transfers showed.
+        needs_now: how many of the waiting cases would need each modality's pipeline for their best
+            transfer; the last entry counts those that would need none.
+        faced: the scores again, as what the other class has to beat: first the positives', then
+            the negatives', each padded with NaN to the longer of the two.
         was_deferred: whether the case has been put off.
         n_closed: cases closed so far.
         invalid_run: invalid actions in the current visit.
@@ -51,8 +51,10 @@ class SessionState:
         n_late: cases closed late.
         over: whether the session has ended.
         case: the case under review.
+        cell: where it is found in the arrays of all cases, laid flat.
         pool: its patient.
         current_set: its evidence set.
+        seen_at: the two together, ``patient * n_sets + set``.
         hour: the current hour.
         queue: visits: cases in visiting order; deferred ones are appended.
         head: visits: index of the current visit.
@@ -62,6 +64,8 @@ class SessionState:
         place: worklist: where the case under review stands in that order.
         last_h: worklist: last hour of each case before its deadline and the session's end.
         slots: worklist: slots left in the current hour.
+        needs_first: worklist: ``needs_now`` as it would be before the session and at each of its
+            hours, if every case were open and at its first score.
         run_h: worklist: hour of the latest pipeline run of each modality; -1 before the first.
     """
 
@@ -79,8 +83,8 @@ class SessionState:
     score: Float32[np.ndarray, "batch cases"]
     set_idx: Int64[np.ndarray, "batch cases"]
     best: Float32[np.ndarray, "batch cases"]
-    needs_first: Int64[np.ndarray, "batch moments needs"]
-    needs_since: Int64[np.ndarray, "batch needs"]
+    needs_now: Float32[np.ndarray, "batch needs"]
+    faced: Float32[np.ndarray, "batch faced"]
     was_deferred: Bool[np.ndarray, "batch cases"]
     n_closed: Int64[np.ndarray, " batch"]
     invalid_run: Int64[np.ndarray, " batch"]
@@ -91,8 +95,10 @@ class SessionState:
     n_late: Int64[np.ndarray, " batch"]
     over: Bool[np.ndarray, " batch"]
     case: Int64[np.ndarray, " batch"]
+    cell: Int64[np.ndarray, " batch"]
     pool: Int64[np.ndarray, " batch"]
     current_set: Int64[np.ndarray, " batch"]
+    seen_at: Int64[np.ndarray, " batch"]
     hour: Int64[np.ndarray, " batch"]
     queue: Int64[np.ndarray, "batch visits"]
     head: Int64[np.ndarray, " batch"]
@@ -102,11 +108,28 @@ class SessionState:
     place: Int64[np.ndarray, " batch"]
     last_h: Int64[np.ndarray, "batch places"]
     slots: Int64[np.ndarray, " batch"]
+    needs_first: Float32[np.ndarray, "batch moments needs"]
     run_h: Int64[np.ndarray, "batch modalities"]
 
-    def moment(self, rows: Int64[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:
-        """Which of ``needs_first``'s hours is now."""
-        return np.asarray(np.minimum(self.hour[rows], self.needs_first.shape[1] - 1))
+    def review(
+        self,
+        rows: Int64[np.ndarray, " rows"],
+        case: Int64[np.ndarray, " rows"],
+        n_sets: int,
+    ) -> None:
+        """Bring these cases of these rows under review."""
+        cell = rows * self.patient.shape[1] + case
+        pool, current = self.patient.take(cell), self.set_idx.take(cell)
+        self.case[rows] = case
+        self.cell[rows] = cell
+        self.pool[rows] = pool
+        self.current_set[rows] = current
+        self.seen_at[rows] = pool * n_sets + current
+        self.invalid_run[rows] = 0
+
+    def g_now(self, rows: Int64[np.ndarray, " rows"]) -> Float64[np.ndarray, " rows"]:
+        """Intensity of the current hour, gCO2e/kWh."""
+        return np.asarray(self.g_per_kwh.take(rows * self.g_per_kwh.shape[1] + self.hour[rows]))
 
     @property
     def case_lateness_h(self) -> Float64[np.ndarray, "batch cases"]:
@@ -149,13 +172,15 @@ def empty_state(n_envs: int, setup: ReviewSetup) -> SessionState:
         "g_per_kwh": (hour, np.float64), "grid_view": ((hours, len(LEADS_H) + 2), np.float32),
         "trace_idx": ((), np.int64), "session_h": ((), np.int64), "budget_g": ((), np.float64),
         "base_wins": ((), np.int64), "score": (case, np.float32), "set_idx": (case, np.int64),
-        "best": (case, np.float32), "needs_since": ((modalities + 1,), np.int64),
-        "needs_first": ((hours if worklist else 1, modalities + 1), np.int64),
+        "best": (case, np.float32), "needs_now": ((modalities + 1,), np.float32),
+        "faced": ((2 * max(setup.n_pos, setup.n_neg),), np.float32),
         "was_deferred": (case, np.bool_),
         "n_closed": ((), np.int64), "invalid_run": ((), np.int64), "n_invalid": ((), np.int64),
         "spent_g": ((), np.float64), "wins": ((), np.int64), "lateness_h": ((), np.float64),
         "n_late": ((), np.int64), "over": ((), np.bool_), "case": ((), np.int64),
-        "pool": ((), np.int64), "current_set": ((), np.int64), "hour": ((), np.int64),
+        "cell": ((), np.int64), "pool": ((), np.int64), "current_set": ((), np.int64),
+        "seen_at": ((), np.int64), "hour": ((), np.int64),
+        "needs_first": ((hours + 1 if worklist else 0, modalities + 1), np.float32),
         "queue": ((visits,), np.int64), "head": ((), np.int64), "tail": ((), np.int64),
         "by_deadline": (place, np.int64), "ready_h": (place, np.int16), "place": ((), np.int64),
         "last_h": (place, np.int64), "slots": ((), np.int64),

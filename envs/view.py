@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64
 
 from envs import worklist
 from envs.dynamics import flow_of
@@ -17,51 +17,71 @@ from envs.observation import ObservationLayout
 from envs.setup import ReviewSetup
 from envs.state import SessionState
 
+MEASURED = (
+    "slack_h", "budget_left", "budget_left_g_co2e", "time_left", "cases_left", "waiting", "to_come",
+    "ahead", "slots_left_now", "slots_left",
+)  # fmt: skip
+"""Fields worked out anew at every step; all but the first lie side by side in the vector."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where the groups of fields begin and end in the vector."""
+    """Where the groups of fields begin and end in the vector, and how they are scaled.
 
-    belief: slice
-    traits: slice
-    progress: slice
+    Attributes:
+        case: ``probability`` to ``run_<transfer>``.
+        urgency: the field of this name.
+        slack: ``slack_h``.
+        deferred: the field of this name.
+        grid: ``intensity_*``.
+        session: ``budget_left`` to ``slots_left``.
+        steps: ``gain`` and ``energy``.
+        energy: the group of this name.
+        g_co2e: the group of this name.
+        setup: the group of this name.
+        sharing: the group of this name.
+        scale: of the :data:`MEASURED` fields, one a row.
+        is_root: which of them are scaled as square roots.
+        low: their lower bounds.
+        high: their upper bounds.
+    """
+
+    case: slice
     urgency: int
     slack: int
     deferred: int
     grid: slice
-    budget_left: int
-    budget_left_g: int
-    time_left: int
-    cases_left: int
-    contest: slice
-    gain: slice
+    session: slice
+    steps: slice
     energy: slice
     g_co2e: slice
     setup: slice
     sharing: slice
+    scale: Float64[np.ndarray, "measured 1"]
+    is_root: Bool[np.ndarray, " measured"]
+    low: Float32[np.ndarray, "measured 1"]
+    high: Float32[np.ndarray, "measured 1"]
 
 
 def columns_of(layout: ObservationLayout) -> Columns:
     """Look the columns up once."""
-    grid = layout.index("intensity_now")
+    fields = [layout.fields[layout.index(name)] for name in MEASURED]
     return Columns(
-        belief=slice(0, 4),
-        traits=slice(layout.group("present").start, layout.group("quality").stop),
-        progress=slice(layout.group("processed").start, layout.group("run").stop),
+        case=slice(0, layout.group("run").stop),
         urgency=layout.index("urgency"),
         slack=layout.index("slack_h"),
         deferred=layout.index("deferred"),
-        grid=slice(grid, layout.index("intensity_uncertainty") + 1),
-        budget_left=layout.index("budget_left"),
-        budget_left_g=layout.index("budget_left_g_co2e"),
-        time_left=layout.index("time_left"),
-        cases_left=layout.index("cases_left"),
-        contest=slice(layout.index("waiting"), layout.index("slots_left") + 1),
-        gain=layout.group("gain"),
+        grid=slice(layout.index("intensity_now"), layout.index("intensity_uncertainty") + 1),
+        session=slice(layout.index(MEASURED[1]), layout.index(MEASURED[-1]) + 1),
+        steps=slice(layout.group("gain").start, layout.group("energy").stop),
         energy=layout.group("energy"),
         g_co2e=layout.group("g_co2e"),
         setup=layout.group("setup"),
         sharing=layout.group("sharing"),
+        scale=np.array([[field.scale] for field in fields]),
+        is_root=np.array([field.kind == "sqrt" for field in fields]),
+        low=np.array([[field.low] for field in fields], dtype=np.float32),
+        high=np.array([[field.high] for field in fields], dtype=np.float32),
     )
 
 
@@ -70,89 +90,78 @@ def observe(
 ) -> Float32[np.ndarray, "batch fields"]:
     """Observations of every session, as a new array."""
     out = np.empty((len(state.over), setup.layout.size), dtype=np.float32)
-    _write_case(out, state, setup, at)
-    _write_session(out, state, setup, at)
-    _write_actions(out, state, setup, at)
+    out[:, at.case] = setup.sight.case(state.seen_at)
+    out[:, at.urgency] = state.urgency.take(state.cell)
+    out[:, at.deferred] = state.was_deferred.take(state.cell)
+    _, hours, grid = state.grid_view.shape
+    now = np.arange(len(out)) * hours + state.hour
+    out[:, at.grid] = state.grid_view.reshape(-1, grid).take(now, axis=0)
+    measured = _measured(state, setup, at)
+    out[:, at.slack] = measured[0]
+    out[:, at.session] = measured[1:].T
+    _write_steps(out, state, setup, at)
+    out[:, at.sharing] = _sharing(state, setup, setup.layout.fields[at.sharing.start].high)
     return out
 
 
-def _write_case(
+def _measured(
+    state: SessionState, setup: ReviewSetup, at: Columns
+) -> Float32[np.ndarray, "measured batch"]:
+    """The :data:`MEASURED` fields, one a row, scaled."""
+    flow, rows = flow_of(setup), np.arange(len(state.over))
+    raw = np.empty((len(MEASURED), len(rows)))
+    np.subtract(state.deadline_h.take(state.cell), flow.now_h(state, rows, setup), out=raw[0])
+    np.subtract(state.budget_g, state.spent_g, out=raw[2])
+    np.divide(raw[2], np.where(state.budget_g > 0.0, state.budget_g, 1.0), out=raw[1])
+    raw[3] = flow.time_left_h(state, setup)
+    np.subtract(setup.config.n_cases, state.n_closed, out=raw[4])
+    # Sums of small whole numbers as matrix products: exact, and quicker than along the rows.
+    raw[5] = state.needs_now @ np.ones(state.needs_now.shape[1], dtype=np.float32)
+    np.subtract(raw[4], raw[5], out=raw[6])
+    raw[7] = _ahead(state, setup)
+    raw[8], raw[9] = flow.room(state, setup)
+    raw /= at.scale
+    raw[at.is_root] = np.sqrt(np.maximum(raw[at.is_root], 0.0))
+    scaled = raw.astype(np.float32)
+    np.maximum(scaled, at.low, out=scaled)
+    return np.asarray(np.minimum(scaled, at.high, out=scaled))
+
+
+def _ahead(state: SessionState, setup: ReviewSetup) -> Float32[np.ndarray, " batch"]:
+    """Waiting cases whose best transfer is predicted to gain more; closed ones are at -1."""
+    better = state.best > state.best.take(state.cell)[:, None]
+    if setup.rules == "worklist":
+        better &= state.arrive_h <= state.hour.astype(np.int16)[:, None]
+    return np.asarray(better.astype(np.float32) @ np.ones(better.shape[1], dtype=np.float32))
+
+
+def _write_steps(
     out: Float32[np.ndarray, "batch fields"], state: SessionState, setup: ReviewSetup, at: Columns
 ) -> None:
-    tables, layout = setup.tables, setup.layout
-    rows = np.arange(len(out))
-    out[:, at.belief] = tables.belief[state.pool * tables.n_sets + state.current_set]
-    out[:, at.traits] = tables.traits[state.pool]
-    out[:, at.progress] = tables.progress[state.current_set]
-    out[:, at.urgency] = state.urgency[rows, state.case]
-    now_h = flow_of(setup).now_h(state, rows, setup)
-    slack_h = state.deadline_h[rows, state.case] - now_h
-    out[:, at.slack] = layout.scale_field("slack_h", slack_h)
-    out[:, at.deferred] = state.was_deferred[rows, state.case]
-
-
-def _write_session(
-    out: Float32[np.ndarray, "batch fields"], state: SessionState, setup: ReviewSetup, at: Columns
-) -> None:
-    layout = setup.layout
-    left_g = state.budget_g - state.spent_g
-    share = left_g / np.where(state.budget_g > 0.0, state.budget_g, 1.0)
-    flow, rows = flow_of(setup), np.arange(len(out))
-    out[:, at.grid] = state.grid_view[rows, state.hour]
-    out[:, at.budget_left] = layout.scale_field("budget_left", share)
-    out[:, at.budget_left_g] = layout.scale_field("budget_left_g_co2e", left_g)
-    out[:, at.time_left] = layout.scale_field("time_left", flow.time_left_h(state, setup))
-    cases_left = setup.config.n_cases - state.n_closed
-    waiting = needs(state).sum(axis=1)
-    better = (state.best > state.best[rows, state.case][:, None]) & _here(state)
-    slots_now, slots = flow.room(state, setup)
-    contest = (waiting, cases_left - waiting, better.sum(axis=1), slots_now, slots)
-    out[:, at.cases_left] = layout.scale_field("cases_left", cases_left.astype(np.float64))
-    names = layout.names[at.contest]
-    for column, (name, values) in enumerate(zip(names, contest), start=at.contest.start):
-        out[:, column] = layout.scale_field(name, values.astype(np.float64))
-
-
-def _here(state: SessionState) -> Bool[np.ndarray, "batch cases"]:
-    return np.asarray(state.arrive_h <= state.hour[:, None])
-
-
-def needs(state: SessionState) -> Int64[np.ndarray, "batch needs"]:
-    """How many waiting cases' best transfer needs each modality's pipeline (last: none)."""
-    rows = np.arange(len(state.over))
-    return np.asarray(state.needs_first[rows, state.moment(rows)] + state.needs_since)
-
-
-def sharing(state: SessionState, setup: ReviewSetup) -> Int64[np.ndarray, "batch transfers"]:
-    """Other waiting cases whose best transfer needs the pipeline that each transfer would run."""
-    outlook = setup.outlook
-    counts = needs(state)[:, outlook.source]
-    own = outlook.needs[state.pool * setup.tables.n_sets + state.current_set]
-    counts -= own[:, None] == outlook.source
-    # A session that is over has nobody waiting, not even the case that was last under review.
-    return np.asarray(np.maximum(counts, 0) * outlook.is_new[state.current_set])
-
-
-def _write_actions(
-    out: Float32[np.ndarray, "batch fields"], state: SessionState, setup: ReviewSetup, at: Columns
-) -> None:
-    tables, layout = setup.tables, setup.layout
-    field = layout.fields[at.g_co2e.start]
-    logit = tables.logit[state.pool * tables.n_sets + state.current_set]
-    gain = setup.gain_model.predict(state.current_set, logit)
+    """Gains, energies, emissions and runs to start."""
+    field = setup.layout.fields[at.g_co2e.start]
+    out[:, at.steps] = setup.sight.steps(state.seen_at)
     if setup.has_setup:
         due_kwh = worklist.due_setup_kwh(state, setup)
-        kwh = tables.step_kwh[state.current_set] + due_kwh
-        root_kwh = np.sqrt(kwh).astype(np.float32)
+        kwh = setup.tables.step_kwh.take(state.current_set, axis=0) + due_kwh
+        out[:, at.energy] = np.sqrt(kwh)
         out[:, at.setup] = np.sqrt(due_kwh)
     else:
-        root_kwh = tables.step_root_kwh[state.current_set]
         out[:, at.setup] = 0.0
-    g_now = state.g_per_kwh[np.arange(len(out)), state.hour]
-    root_g = np.sqrt(g_now / field.scale).astype(np.float32)
-    out[:, at.gain] = gain * np.float32(1.0 / layout.fields[at.gain.start].scale)
-    out[:, at.energy] = root_kwh
-    out[:, at.sharing] = sharing(state, setup) * np.float32(
-        1.0 / layout.fields[at.sharing.start].scale
-    )
-    np.minimum(root_kwh * root_g[:, None], np.float32(field.high), out=out[:, at.g_co2e])
+    root_g = np.sqrt(state.g_now(np.arange(len(out))) / field.scale).astype(np.float32)
+    root = out[:, at.energy] * root_g[:, None]
+    np.minimum(root, np.float32(field.high), out=out[:, at.g_co2e])
+
+
+def _sharing(
+    state: SessionState, setup: ReviewSetup, most: float
+) -> Float32[np.ndarray, "batch transfers"]:
+    """Other waiting cases whose best transfer needs the pipeline that each transfer would run."""
+    outlook = setup.outlook
+    own = outlook.needs.take(state.seen_at)[:, None] == outlook.modality
+    others = state.needs_now[:, :-1] - own
+    # A session that is over has nobody waiting, not even the case that was last under review.
+    np.maximum(others, 0.0, out=others)
+    others *= outlook.share_scale.take(state.current_set, axis=0)
+    np.minimum(others, np.float32(most), out=others)
+    return np.asarray(others.take(outlook.source, axis=1))

@@ -23,18 +23,21 @@ def start(
     state.queue[rows, :n] = draw.order
     state.head[rows] = 0
     state.tail[rows] = n
+    # All cases wait from the start.
+    kinds = state.needs_now.shape[1]
+    needs = setup.outlook.needs.take(draw.patient * setup.tables.n_sets)
+    cell = np.arange(len(rows))[:, None] * kinds + needs
+    counts = np.bincount(cell.ravel(), minlength=len(rows) * kinds)
+    state.needs_now[rows] = counts.reshape(len(rows), kinds)
     open_visit(state, rows, setup)
 
 
 def open_visit(state: SessionState, rows: Int64[np.ndarray, " rows"], setup: ReviewSetup) -> None:
     """Bring the next case of the queue under review."""
     head = state.head[rows]
-    case = state.queue[rows, head]
-    state.case[rows] = case
-    state.pool[rows] = state.patient[rows, case]
-    state.current_set[rows] = state.set_idx[rows, case]
+    case = state.queue.take(rows * state.queue.shape[1] + head)
     state.hour[rows] = head // setup.config.slots_per_hour
-    state.invalid_run[rows] = 0
+    state.review(rows, case, setup.tables.n_sets)
 
 
 def now_h(
@@ -53,7 +56,7 @@ def move_on(
     """End the visits of these rows; the rows whose sessions have no visit left."""
     state.queue[put_off, state.tail[put_off]] = state.case[put_off]
     state.tail[put_off] += 1
-    rows = np.concatenate([closed, put_off])
+    rows = np.concatenate([closed, put_off]) if len(put_off) else closed
     state.head[rows] += 1
     ended = state.head[rows] == state.tail[rows]
     open_visit(state, rows[~ended], setup)
@@ -64,10 +67,9 @@ def may_defer(state: SessionState, setup: ReviewSetup) -> Bool[np.ndarray, " bat
     """Once a case, and only where the visit at the end of the queue is not past the deadline."""
     if setup.rules == "oneshot":
         return np.zeros(len(state.over), dtype=np.bool_)
-    rows = np.arange(len(state.over))
     revisit_h = state.tail / setup.config.slots_per_hour
-    on_time = revisit_h <= state.deadline_h[rows, state.case]
-    return np.asarray(on_time & ~state.was_deferred[rows, state.case])
+    on_time = revisit_h <= state.deadline_h.take(state.cell)
+    return np.asarray(on_time & ~state.was_deferred.take(state.cell))
 
 
 def room(
@@ -75,7 +77,7 @@ def room(
 ) -> tuple[Int64[np.ndarray, " batch"], Int64[np.ndarray, " batch"]]:
     """Visits left in this hour, and until the deadline of the case under review, this one too."""
     per_hour = setup.config.slots_per_hour
-    due = state.deadline_h[np.arange(len(state.over)), state.case]
+    due = state.deadline_h.take(state.cell)
     until = np.floor(due * per_hour).astype(np.int64) - state.head
     return per_hour - state.head % per_hour, np.maximum(until, 0) + 1
 

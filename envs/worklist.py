@@ -13,7 +13,7 @@ next hour is the least of them, if that is later.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int16, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from envs.session import SessionDraw
 from envs.setup import ReviewSetup
@@ -34,29 +34,71 @@ def start(
     state.run_h[rows] = -1
     state.slots[rows] = 0
     state.hour[rows] = -1
+    _count_needs(state, rows, draw, setup)
     bring_up(state, rows, setup)
+
+
+def _count_needs(
+    state: SessionState, rows: Int64[np.ndarray, " rows"], draw: SessionDraw, setup: ReviewSetup
+) -> None:
+    """Count, by hour of arrival, which pipelines the cases' best transfers need at first."""
+    _, moments, kinds = state.needs_first.shape
+    needs = setup.outlook.needs.take(draw.patient * setup.tables.n_sets)
+    session = np.arange(len(rows))[:, None] * moments
+    cell = (session + state.arrive_h[rows] + 1) * kinds + needs
+    counts = np.bincount(cell.ravel(), minlength=len(rows) * moments * kinds)
+    state.needs_first[rows] = counts.reshape(len(rows), moments, kinds).cumsum(axis=1)
+    state.needs_now[rows] = 0.0
 
 
 def bring_up(
     state: SessionState, rows: Int64[np.ndarray, " rows"], setup: ReviewSetup
 ) -> Int64[np.ndarray, " ended"]:
     """Bring the next case of these rows under review; the rows whose sessions are at their end."""
-    ready: Int16[np.ndarray, "rows places"] = state.ready_h[rows]
-    hour, slots, earliest = state.hour[rows], state.slots[rows], ready.min(axis=1)
-    stays = (slots > 0) & (earliest <= hour)
-    hour = np.where(stays, hour, np.maximum(hour + 1, earliest))
-    goes_on = hour < state.session_h[rows]
-    place = (ready <= hour[:, None]).argmax(axis=1)
-    kept = rows[goes_on]
-    state.hour[kept] = hour[goes_on]
-    state.slots[kept] = np.where(stays, slots, setup.config.slots_per_hour)[goes_on]
-    state.place[kept] = place[goes_on]
-    case = state.by_deadline[kept, place[goes_on]]
-    state.case[kept] = case
-    state.pool[kept] = state.patient[kept, case]
-    state.current_set[kept] = state.set_idx[kept, case]
-    state.invalid_run[kept] = 0
-    return np.asarray(rows[~goes_on])
+    ready = state.ready_h.take(rows, axis=0)
+    hour = state.hour[rows]
+    place = (ready <= hour.astype(np.int16)[:, None]).argmax(axis=1)
+    someone = ready.take(np.arange(len(rows)) * ready.shape[1] + place) <= hour
+    moves = np.flatnonzero(~someone | (state.slots[rows] == 0))
+    if not len(moves):
+        _open(state, rows, place, setup)
+        return rows[:0]
+    ready, moving = ready[moves], rows[moves]
+    then = np.maximum(hour[moves] + 1, ready.min(axis=1))
+    place[moves] = (ready <= then.astype(np.int16)[:, None]).argmax(axis=1)
+    ends = then >= state.session_h[moving]
+    _set_clock(state, moving[~ends], then[~ends], setup)
+    if not ends.any():
+        _open(state, rows, place, setup)
+        return rows[:0]
+    stays = np.ones(len(rows), dtype=np.bool_)
+    stays[moves[ends]] = False
+    _open(state, rows[stays], place[stays], setup)
+    return np.asarray(moving[ends])
+
+
+def _set_clock(
+    state: SessionState,
+    rows: Int64[np.ndarray, " rows"],
+    hour: Int64[np.ndarray, " rows"],
+    setup: ReviewSetup,
+) -> None:
+    """Move to a later hour: new slots, and those that have arrived since."""
+    first = state.needs_first
+    state.needs_now[rows] += first[rows, hour + 1] - first[rows, state.hour[rows] + 1]
+    state.hour[rows] = hour
+    state.slots[rows] = setup.config.slots_per_hour
+
+
+def _open(
+    state: SessionState,
+    rows: Int64[np.ndarray, " rows"],
+    place: Int64[np.ndarray, " rows"],
+    setup: ReviewSetup,
+) -> None:
+    state.place[rows] = place
+    case = state.by_deadline.take(rows * state.by_deadline.shape[1] + place)
+    state.review(rows, case, setup.tables.n_sets)
 
 
 def now_h(
@@ -75,7 +117,8 @@ def move_on(
     """End the visits of these rows; the rows whose sessions are at their end."""
     state.ready_h[closed, state.place[closed]] = NEVER_H
     state.ready_h[put_off, state.place[put_off]] = state.hour[put_off] + 1
-    return bring_up(state, np.concatenate([closed, put_off]), setup)
+    rows = np.concatenate([closed, put_off]) if len(put_off) else closed
+    return bring_up(state, rows, setup)
 
 
 def use_slots(
@@ -95,20 +138,20 @@ def due_setup_kwh(
     state: SessionState, setup: ReviewSetup
 ) -> Float64[np.ndarray, "batch transfers"]:
     """What each transfer would pay now for starting a run that is not open in this hour."""
-    is_open = state.run_h[:, setup.outlook.source] == state.hour[:, None]
-    return np.asarray(np.where(is_open, 0.0, setup.setup_kwh[state.current_set]))
+    is_shut = (state.run_h != state.hour[:, None]).take(setup.outlook.source, axis=1)
+    return np.asarray(setup.setup_kwh.take(state.current_set, axis=0) * is_shut)
 
 
 def may_defer(state: SessionState, setup: ReviewSetup) -> Bool[np.ndarray, " batch"]:
     """As long as the next hour is before the session's end and not past the deadline."""
-    return np.asarray(state.hour < state.last_h[np.arange(len(state.over)), state.case])
+    return np.asarray(state.hour < state.last_h.take(state.cell))
 
 
 def room(
     state: SessionState, setup: ReviewSetup
 ) -> tuple[Int64[np.ndarray, " batch"], Int64[np.ndarray, " batch"]]:
     """Slots left in this hour, and until the case under review is due or the session ends."""
-    later = state.last_h[np.arange(len(state.over)), state.case] - state.hour
+    later = state.last_h.take(state.cell) - state.hour
     return state.slots, state.slots + np.maximum(later, 0) * setup.config.slots_per_hour
 
 
