@@ -10,12 +10,13 @@ from typing import Literal
 
 from agent.report.findings import Difference
 from agent.report.model import ComparisonReport, PolicyResult
-from agent.report.order import quoted, ranked
+from agent.report.order import quoted, ranked, spotlight
 from agent.report.words import interval, listed, percent
 from agent.statistics import Estimate
 
 RULE = "rule"
 MOST_WARNINGS = 3
+EQUITY_POLICIES = 3
 Verdict = Literal["better", "worse", "tie"]
 
 
@@ -48,13 +49,23 @@ def verdict(report: ComparisonReport, policy: PolicyResult, baseline: str) -> Ve
     return "better" if estimate.value > 0 else "worse"
 
 
+def gaps_by_weight(report: ComparisonReport) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Who is served worse: by the policies in the spotlight, and by all others."""
+    said = report.equity.sentences if report.equity is not None else ()
+    names = [p.name for p in spotlight(report, EQUITY_POLICIES)]
+    first = tuple(s for name in names for s in said if s.startswith(f"{name} "))
+    return first, tuple(s for s in said if s not in first)
+
+
 def warnings(report: ComparisonReport) -> tuple[str, ...]:
     """Who is served worse: before everything else, and never more than can be read."""
-    said = report.equity.sentences if report.equity is not None else ()
-    if len(said) <= MOST_WARNINGS:
-        return said
-    rest = len(said) - MOST_WARNINGS
-    return (*said[:MOST_WARNINGS], f"{rest} more such gaps are listed under Equity.")
+    first, others = gaps_by_weight(report)
+    shown = first[:MOST_WARNINGS]
+    rest = len(first) + len(others) - len(shown)
+    if not rest:
+        return shown
+    what = f"{rest} more" if shown else f"{rest} of policies further back"
+    return (*shown, f"Groups served worse, {what}: see Equity.")
 
 
 def _best(report: ComparisonReport) -> str:

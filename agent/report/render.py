@@ -16,7 +16,7 @@ from agent.report.sections.bounds import bounds
 from agent.report.sections.decisions import decisions
 from agent.report.sections.differences import differences
 from agent.report.sections.equity import equity
-from agent.report.sections.origin import folds, limits, missing, reproduction
+from agent.report.sections.origin import folds, limits, missing, reproduction, traces
 from agent.report.sections.overview import overview, redrawn
 from agent.report.sections.robustness import robustness
 from agent.report.sections.seeds import seeds
@@ -40,6 +40,7 @@ def sections_of(report: ComparisonReport) -> tuple[Section, ...]:
         decisions(report),
         surrogate(report),
         folds(report),
+        traces(report),
     ]
     lacking = missing([s for s in found if isinstance(s, Absent)])
     ends = [lacking] if lacking is not None else []

@@ -110,7 +110,10 @@ def statistics(name: str) -> PolicyStatistics:
         },
         regret=estimate(0.262 - gain),
         esper=estimate(0.7, 0.02),
-        traces={},
+        traces={
+            trace: {"auc_gain": estimate(gain + x), "g_co2e": estimate(g_co2e * (1 - x), 80.0)}
+            for trace, x in (("em_gb", 0.01), ("em_ciso", -0.01))
+        },
         seeds=singles if name in LEARNED else {},
     )
 

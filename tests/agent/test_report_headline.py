@@ -85,10 +85,13 @@ def test_groups_served_worse_come_first(full_report: ComparisonReport) -> None:
 
 def test_many_warnings_are_counted_not_hidden(full_report: ComparisonReport) -> None:
     assert full_report.equity is not None
-    many = replace(full_report.equity, sentences=tuple(f"gap {i}." for i in range(7)))
+    lines = ("never serves a worse.", "rule serves b worse.", "planner serves c worse.")
+    many = replace(full_report.equity, sentences=(*lines, *(f"random: {i}." for i in range(7))))
     said = warnings(replace(full_report, equity=many))
-    assert len(said) == 4
-    assert said[-1] == "4 more such gaps are listed under Equity."
+    assert said[:2] == ("planner serves c worse.", "rule serves b worse.")
+    assert said[2:] == ("Groups served worse, 8 more: see Equity.",)
+    back = warnings(replace(full_report, equity=replace(many, sentences=lines[:1])))
+    assert back == ("Groups served worse, 1 of policies further back: see Equity.",)
 
 
 def test_a_gain_whose_interval_includes_zero_is_not_claimed(full_report: ComparisonReport) -> None:

@@ -27,7 +27,7 @@ from agent.statistics import Estimate
 ALWAYS_THERE = ["policies", "limits", "reproduce"]
 ALL = [
     "policies", "differences", "seeds", "bounds", "robustness", "equity", "decisions", "surrogate",
-    "folds", "limits", "reproduce",
+    "folds", "traces", "limits", "reproduce",
 ]  # fmt: skip
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 FROM_OUTSIDE = ("script", "link", "iframe", "img", "object", "embed", "base", "form")
@@ -167,7 +167,7 @@ def test_the_same_report_gives_the_same_bytes(
 
 def test_rows_have_a_cell_for_every_column(full_sections: dict[str, Section]) -> None:
     found = [table for section in full_sections.values() for table in tables(section)]
-    assert len(found) == 13
+    assert len(found) == 14
     for table in found:
         assert {len(row.cells) + 1 for row in table.rows} == {len(table.columns)}
 

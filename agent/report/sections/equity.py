@@ -8,6 +8,7 @@ from agent.report.blocks import (
     Absent,
     Block,
     Cell,
+    Items,
     Section,
     Table,
     TableRow,
@@ -19,6 +20,7 @@ from agent.report.blocks import (
 )
 from agent.report.dots import Mark, Panel, Row, dots_svg
 from agent.report.findings import EquityGroup, EquityReport, GroupService
+from agent.report.headline import EQUITY_POLICIES, gaps_by_weight
 from agent.report.model import ComparisonReport
 from agent.report.order import spotlight, styles
 from agent.report.words import listed, p_value
@@ -81,8 +83,12 @@ def _table(found: EquityReport, names: Sequence[str]) -> Table:
     )  # fmt: skip
 
 
-def _words(found: EquityReport) -> list[Block]:
-    said: list[Block] = [Text(words=s, kind="warning") for s in found.sentences]
+def _words(report: ComparisonReport, found: EquityReport) -> list[Block]:
+    leading, others = gaps_by_weight(report)
+    said: list[Block] = [Text(words=s, kind="warning") for s in leading]
+    if others:
+        said.append(Text(words="Policies further back:", kind="note"))
+        said.append(Items(items=others))
     if not found.sentences:
         said.append(
             Text(
@@ -112,7 +118,7 @@ def equity(report: ComparisonReport) -> Section | Absent:
         )
     if not found.groups:
         return Absent(title=TITLE, why=f"no group has {found.smallest} patients or more.")
-    names = [p.name for p in spotlight(report, 3) if p.name != "never"]
+    names = [p.name for p in spotlight(report, EQUITY_POLICIES) if p.name != "never"]
     panels = [
         _panel(found, attribute, names, metric)
         for attribute in found.attributes
@@ -127,5 +133,5 @@ def equity(report: ComparisonReport) -> Section | Absent:
         "attribution). Hollow: served significantly worse. Bars are 95 % intervals with patients "
         "redrawn; n is the number of held-out patients. The other policies are in report.json."
     )
-    blocks = (*_words(found), drawn(svg, caption), _table(found, names))
+    blocks = (*_words(report, found), drawn(svg, caption), _table(found, names))
     return Section(key="equity", title=TITLE, blocks=blocks)

@@ -20,6 +20,8 @@ from agent.report.blocks import (
 from agent.report.model import ComparisonReport
 from agent.report.order import ranked
 
+BY_TRACE = {"auc_gain": ("AUC gain", "AUC"), "g_co2e": ("carbon", "gCO2e a session")}
+
 
 def folds(report: ComparisonReport) -> Section | Absent:
     """AUC gain fold by fold."""
@@ -39,6 +41,32 @@ def folds(report: ComparisonReport) -> Section | Absent:
         ),
     )
     return Section(key="folds", title=title, blocks=(table,))
+
+
+def traces(report: ComparisonReport) -> Section | Absent:
+    """Gain and carbon on each of the grids that the sessions ran on."""
+    title = "Grid by grid"
+    found = {n: s.traces for n, s in report.statistics.items() if s.traces}
+    if not found:
+        return Absent(title=title, why="one grid was compared; --trace again adds another.")
+    names = list(next(iter(found.values())))
+    heads = [(f"{metric}, {name}", unit) for name in names for metric, unit in BY_TRACE.values()]
+    rows = []
+    for policy in (p for p in ranked(report) if p.name in found):
+        there = found[policy.name]
+        given = [
+            figure_cell(there.get(name, {}).get(metric), 0 if metric == "g_co2e" else 3)
+            for name in names
+            for metric in BY_TRACE
+        ]
+        rows.append(TableRow(head=Cell(text=policy.name), cells=tuple(given)))
+    table = Table(
+        caption="Each session ran on one of these grids; folds, patients, sessions and training "
+        "seeds redrawn.",
+        columns=columns("policy", *heads),
+        rows=tuple(rows),
+    )
+    return Section(key="traces", title=title, blocks=(table,))
 
 
 def missing(absent: Sequence[Absent]) -> Section | None:

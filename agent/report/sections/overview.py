@@ -105,7 +105,9 @@ def redrawn(report: ComparisonReport) -> str:
     """What the intervals of gain, carbon and reward redraw."""
     if report.statistics:
         seeds = ", sessions and training seeds" if report.learned else " and sessions"
-        return f"over redrawn folds, patients{seeds} (interquartile mean: sessions alone)"
+        return (
+            f"over redrawn folds, patients{seeds} (interquartile mean and regret: sessions alone)"
+        )
     return "over redrawn sessions" + (" and training seeds" if report.learned else "")
 
 
@@ -166,8 +168,8 @@ def details_table(report: ComparisonReport) -> Table:
 
 CAPTION = (
     "Up is better discrimination, left is less carbon. Hollow markers are dominated: another "
-    "policy gains at least as much for no more carbon. Bars are 95 % intervals; black lines are "
-    "bounds that no policy can be expected to pass. The numbers are those of the table."
+    "policy gains at least as much for no more carbon, going by the means. Bars "
+    "are 95 % intervals; black lines are bounds that no policy can be expected to pass. The numbers are those of the table."
 )
 
 
