@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from agent.errors import RlTrainingError
 from agent.policies.files import write_atomically
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 TENSORS_FILE = "tensors.safetensors"
 STATE_FILE = "state.json"
 KEPT = 2
@@ -39,16 +39,22 @@ class CheckpointState(BaseModel):
         num_timesteps: environment steps trained on.
         n_updates: passes over the data so far.
         chunk: number of the chunk that comes next.
+        looks: at the validation sessions: steps and reward of each.
+        multiplier: of a run that learns a price on cost.
+        agreement: with the policy that was imitated first, if one was.
         run: everything that must not change on resuming.
         tensors_sha256: hash of the tensors' file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     num_timesteps: int = Field(ge=0)
     n_updates: int = Field(ge=0)
     chunk: int = Field(ge=0)
+    looks: list[dict[str, Any]] = []
+    multiplier: float | None = Field(default=None, ge=0)
+    agreement: float | None = None
     run: dict[str, Any]
     tensors_sha256: str
 
@@ -87,7 +93,7 @@ def unpack_training(
 
 
 def write_checkpoint(
-    folder: Path, tensors: dict[str, torch.Tensor], counters: Mapping[str, int], run: dict[str, Any]
+    folder: Path, tensors: dict[str, torch.Tensor], counters: Mapping[str, Any], run: dict[str, Any]
 ) -> Path:
     """Write one checkpoint under its final name only when it is complete; keep the last two."""
     folder.mkdir(parents=True, exist_ok=True)

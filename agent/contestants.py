@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.calibration import CalibratedPrice, calibrate_price
+from agent.calibration import CalibratedPrice, calibrate, calibrate_price
 from agent.errors import ComparisonError
-from agent.policies.files import PolicyFile, read_patients, read_policy, write_policy
+from agent.policies.files import LEARNED_KINDS, PolicyFile, read_patients, read_policy, write_policy
+from agent.policies.plan_files import planner_kind, write_plan
+from agent.policies.plan_settings import KINDS
 from agent.policies.protocol import Policy
-from agent.policies.registry import LEARNED, check_policy_name, make_policy, open_policy
+from agent.policies.registry import check_policy_name, make_policy, open_policy
 from agent.sessions import SessionSource
 from envs.catalogue import ActionCatalogue
 from envs.setup import ReviewSetup
@@ -20,6 +21,7 @@ from envs.setup import ReviewSetup
 PRICE = "price"
 SAME_BUNDLE = "same_bundle"
 CALIBRATION_SESSIONS = 128
+CLONED = ("cloned-ppo",)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the units done since the last call, and the units in all."""
@@ -51,8 +53,8 @@ class Preparation:
         held_out: the fold that they are compared on.
         out: receives ``policies/`` with what was calibrated and trained.
         training_seeds: seeds of the policies that are trained here.
-        ppo_steps: environment steps of each training.
-        warm_start: how training starts.
+        ppo_steps: environment steps of each training; None for the algorithm's own.
+        warm_start: which policy ``cloned-ppo`` imitates first; ``none`` for its own choice.
         seed: seeds what is random in a policy.
         progress: told of training.
     """
@@ -61,7 +63,7 @@ class Preparation:
     held_out: int
     out: Path
     training_seeds: Sequence[int]
-    ppo_steps: int
+    ppo_steps: int | None
     warm_start: str
     seed: int
     progress: Progress
@@ -79,7 +81,7 @@ def check_names(names: Sequence[str], catalogue: ActionCatalogue) -> None:
         PolicyError: if there is no such policy; the message suggests the nearest.
     """
     for name in names:
-        if name != LEARNED:
+        if name not in LEARNED_KINDS:
             check_policy_name(name, catalogue)
 
 
@@ -103,11 +105,13 @@ def prepare(names: Sequence[str], how: Preparation) -> tuple[Contestant, ...]:
 def _prepare_one(name: str, how: Preparation, setup: ReviewSetup) -> Contestant:
     if name == PRICE:
         return _priced(how, setup)
-    if name == LEARNED:
-        return _trained(how, setup)
+    if name in KINDS:
+        return _planned(name, how, setup)
+    if name in LEARNED_KINDS:
+        return _trained(name, how, setup)
     if "/" in name or Path(name).is_dir():
         return _opened(Path(name), how, setup)
-    policy = make_policy(name, setup.layout, setup.catalogue, how.seed)
+    policy = make_policy(name, setup.layout, setup.catalogue, how.seed, config=how.source.config)
     return Contestant(name=name, policies=(policy,), learned=False, details={})
 
 
@@ -146,46 +150,51 @@ def training_facts(source: SessionSource, held_out: int) -> dict[str, Any]:
     }
 
 
-def _trained(how: Preparation, setup: ReviewSetup) -> Contestant:
-    # importing them brings torch and SB3 along: only a comparison that trains needs that
-    from agent.training import (  # noqa: PLC0415
-        TrainingTask,
-        TrainPpoConfig,
-        train_ppo,
-        warm_start_named,
+def _planned(name: str, how: Preparation, setup: ReviewSetup) -> Contestant:
+    kind = planner_kind(name)
+    training = how.source.training(how.held_out)
+    policy = calibrate(name, training, range(CALIBRATION_SESSIONS))
+    directory = write_plan(
+        how.out / "policies" / f"{name}-fold{how.held_out}",
+        kind,
+        policy,
+        provenance=training_facts(how.source, how.held_out),
+        patients=how.source.patients(how.source.other_folds(how.held_out)),
     )
+    opened = open_policy(directory, setup.layout, setup.catalogue)
+    settings = policy.settings.model_dump()
+    return Contestant(name=name, policies=(opened,), learned=False, details={"settings": settings})
 
+
+def _trained(name: str, how: Preparation, setup: ReviewSetup) -> Contestant:
+    # importing them brings torch and SB3 along: only a comparison that trains needs that
+    from agent.algorithms import training_preset, with_teacher  # noqa: PLC0415
+    from agent.studies import train_policies  # noqa: PLC0415
+
+    steps = {} if how.ppo_steps is None else {"steps": how.ppo_steps}
+    config = training_preset(name, **steps)
+    if name in CLONED:
+        config = with_teacher(config, how.warm_start)
     policies = []
     for seed in how.training_seeds:
-        directory = how.out / "policies" / f"ppo-fold{how.held_out}-seed{seed}"
-        shutil.rmtree(directory, ignore_errors=True)
-        config = TrainPpoConfig(
-            steps=how.ppo_steps,
-            seed=seed,
-            warm_start=warm_start_named(how.warm_start),
-        )
-        env = how.source.training_env(how.held_out, config.num_envs)
-        task = TrainingTask(
-            env=env,
-            setup=env.envs.setup,
-            provenance=training_facts(how.source, how.held_out),
-            patients=how.source.patients(how.source.other_folds(how.held_out)),
-        )
-        label = f"fold {how.held_out}: train ppo, seed {seed}"
+        label = f"fold {how.held_out}: train {name}, seed {seed}"
 
-        def report(steps: int, label: str = label, total: int = config.total_steps) -> None:
-            how.progress(label, steps, total)
+        def report(done: int, label: str = label, total: int = config.total_steps) -> None:
+            how.progress(label, done, total)
 
-        train_ppo(task, config, directory, progress=report)
+        (directory,) = train_policies(
+            how.source, how.held_out, name, (seed,), how.out / "policies",
+            config=config, progress=report,
+        )  # fmt: skip
         policies.append(open_policy(directory, setup.layout, setup.catalogue))
     details = {
         "training": {
-            "steps": how.ppo_steps,
+            "steps": config.total_steps,
             "seeds": list(how.training_seeds),
-            "warm_start": how.warm_start,
+            "warm_start": config.warm_start,
         }
     }
-    return Contestant(name=LEARNED, policies=tuple(policies), learned=True, details=details)
+    return Contestant(name=name, policies=tuple(policies), learned=True, details=details)
 
 
 def _opened(directory: Path, how: Preparation, setup: ReviewSetup) -> Contestant:
@@ -210,7 +219,7 @@ def _opened(directory: Path, how: Preparation, setup: ReviewSetup) -> Contestant
     return Contestant(
         name=directory.name,
         policies=(open_policy(directory, setup.layout, setup.catalogue),),
-        learned=stored.kind == "ppo",
+        learned=stored.kind in LEARNED_KINDS,
         details={
             "directory": str(directory),
             SAME_BUNDLE: same,

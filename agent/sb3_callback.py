@@ -36,11 +36,6 @@ class SessionLog(BaseCallback):
         self._reported = 0
         self._ended: list[tuple[float, float]] = []
 
-    @staticmethod
-    def scaled(env: VecEnv, scale: float) -> VecEnv:
-        """The environment with scaled rewards."""
-        return ScaledReward(env, scale)
-
     def start_at(self, num_timesteps: int) -> None:
         """Report the steps of an earlier run as done."""
         if self._progress is not None:

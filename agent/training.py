@@ -1,127 +1,102 @@
-"""Training a masked PPO on review sessions, killed and resumed at will, exported without pickle."""
+"""Training a policy on review sessions, killed and resumed at will, exported without pickle."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
+from agent.algorithms import TrainPpoConfig
 from agent.checkpoints import (
+    CheckpointState,
     checkpoints,
     pack_training,
     read_checkpoint,
     unpack_training,
     write_checkpoint,
 )
-from agent.cloning import clone_price_policy
+from agent.cloning import CloneSettings, clone, demonstrate, teacher_policy
 from agent.errors import RlTrainingError
-from agent.policies.files import POLICY_FILE, PolicyFile, pack_weights, write_policy
-from agent.policies.learned import tensor_names
-from agent.sb3_callback import SessionLog
-from envs.setup import ReviewSetup
+from agent.lagrangian import Multiplier, PricedCost
+from agent.network import (
+    MaskableScoringPolicy,
+    ScoringPolicy,
+    network_of,
+    network_tensors,
+    policy_settings,
+)
+from agent.policies.features import FeatureIndex
+from agent.policies.files import POLICY_FILE
+from agent.policies.scoring import ScoringWeights
+from agent.policy_export import export_policy
+from agent.rollout import start_sessions
+from agent.sb3_callback import ScaledReward, SessionLog
+from agent.training_task import TrainingTask
+from agent.validation import Look, best_look, keeps_failing
 
-WarmStart = Literal["none", "price"]
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
+BUDGET_SESSIONS = 64
+BEST = "best."
 
 Progress = Callable[[int], None]
+Model = MaskablePPO | PPO
 
 
-def warm_start_named(name: str) -> WarmStart:
-    """The way to start training that goes by this name.
-
-    Raises:
-        RlTrainingError: if there is none.
-    """
-    for known in get_args(WarmStart):
-        if name == known:
-            return cast(WarmStart, known)
-    names = ", ".join(get_args(WarmStart))
-    raise RlTrainingError(f"Unknown warm start {name!r}; choose one of {names}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainPpoConfig:
-    """How PPO is trained; the defaults take well under a minute on one core.
+@dataclass(kw_only=True)
+class Run:
+    """One training under way.
 
     Attributes:
-        steps: environment steps, rounded up to whole rollouts.
-        seed: determines the network's start, the sessions and every draw.
-        num_envs: sessions side by side.
-        n_steps: steps of each session between updates.
-        batch_size: samples in one gradient step.
-        n_epochs: passes over each rollout.
-        learning_rate: Adam's step size.
-        clip_range: PPO's bound on the ratio of probabilities.
-        target_kl: an update stops early beyond this divergence.
-        entropy_coef: weight of the entropy bonus.
-        gae_lambda: trace decay of the advantage estimate.
-        gamma: 1: the AUC credits add up to the session's gain only undiscounted.
-        hidden: widths of the tanh layers, for the policy and the value network each.
-        reward_scale: factor on the reward in training; keeps the value loss of order 1.
-        rollouts_per_chunk: rollouts between checkpoints; each chunk starts from new sessions.
-        warm_start: ``price`` first imitates the price policy; ``none`` starts from nothing.
+        task: what it is trained on.
+        config: how.
+        model: network, optimiser and rollouts.
+        priced: the wrapper that prices cost, for ``ppo-lagrangian``.
+        chunk: number of the chunk that comes next.
+        looks: at the validation sessions, so far.
+        best: the network of the best of them.
+        agreement: with the imitated policy, on what it showed.
     """
 
-    steps: int = 400_000
-    seed: int = 0
-    num_envs: int = 64
-    n_steps: int = 128
-    batch_size: int = 2048
-    n_epochs: int = 4
-    learning_rate: float = 5e-4
-    clip_range: float = 0.2
-    target_kl: float = 0.03
-    entropy_coef: float = 0.002
-    gae_lambda: float = 0.97
-    gamma: float = 1.0
-    hidden: tuple[int, ...] = (64, 64)
-    reward_scale: float = 3.0
-    rollouts_per_chunk: int = 4
-    warm_start: WarmStart = "none"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.seed < 0:
-            raise RlTrainingError(
-                f"steps must be 1 or more and seed 0 or more; they are {self.steps} and "
-                f"{self.seed}."
-            )
+    task: TrainingTask
+    config: TrainPpoConfig
+    model: Model
+    priced: PricedCost | None
+    chunk: int = 0
+    looks: list[Look] = field(default_factory=list)
+    best: dict[str, np.ndarray] = field(default_factory=dict)
+    agreement: float | None = None
 
     @property
-    def rollout_steps(self) -> int:
-        """Environment steps in one rollout."""
-        return self.num_envs * self.n_steps
+    def ended(self) -> bool:
+        """Whether there is nothing left to train, or no use in it."""
+        if self.model.num_timesteps >= self.config.total_steps:
+            return True
+        return keeps_failing(self.looks, self.config.patience)
 
     @property
-    def total_steps(self) -> int:
-        """``steps`` rounded up to whole rollouts."""
-        return -(-self.steps // self.rollout_steps) * self.rollout_steps
+    def identity(self) -> dict[str, Any]:
+        """What must be the same on resuming; more steps may be asked for."""
+        settings = {key: value for key, value in asdict(self.config).items() if key != "steps"}
+        return {**settings, **self.task.provenance}
 
+    def weights(self) -> ScoringWeights:
+        """The network as it is now."""
+        return ScoringWeights.of_tensors(network_tensors(network_of(self.model.policy)), "training")
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingTask:
-    """What a policy is trained on.
-
-    Attributes:
-        env: sessions of TRAINING patients and hours, as a ``VecEnv`` with action masks.
-        setup: the same sessions' fixed numbers.
-        provenance: environment, folds, trace, bundle: what names these sessions for good.
-        patients: hashed case ids of the training patients, to keep with the policy.
-    """
-
-    env: VecEnv
-    setup: ReviewSetup
-    provenance: Mapping[str, Any]
-    patients: frozenset[str]
+    def chosen(self) -> ScoringWeights:
+        """The network to keep: the best one seen, or the last where nobody looked."""
+        return ScoringWeights.of_tensors(self.best, "training") if self.best else self.weights()
 
 
 def chunk_seed(seed: int, chunk: int) -> int:
@@ -129,42 +104,45 @@ def chunk_seed(seed: int, chunk: int) -> int:
     return int(np.random.SeedSequence((seed, chunk)).generate_state(1)[0])
 
 
-def _new_model(task: TrainingTask, config: TrainPpoConfig) -> MaskablePPO:
-    return MaskablePPO(
-        "MlpPolicy",
-        task.env,
-        learning_rate=config.learning_rate,
-        n_steps=config.n_steps,
-        batch_size=config.batch_size,
-        n_epochs=config.n_epochs,
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-        clip_range=config.clip_range,
-        target_kl=config.target_kl,
-        ent_coef=config.entropy_coef,
-        policy_kwargs={"net_arch": list(config.hidden)},
-        seed=config.seed,
-        device="cpu",
+def new_run(task: TrainingTask, config: TrainPpoConfig) -> Run:
+    """A network that has learned nothing yet, and its sessions."""
+    env, priced = task.env, None
+    if config.algorithm == "ppo-lagrangian":
+        multiplier = Multiplier(value=config.multiplier_start, rate=config.multiplier_rate)
+        env = priced = PricedCost(env, multiplier, _mean_budget_g(task))
+    return Run(
+        task=task,
+        config=config,
+        model=_new_model(task, config, ScaledReward(env, config.reward_scale)),
+        priced=priced,
     )
 
 
-def _run_identity(task: TrainingTask, config: TrainPpoConfig) -> dict[str, Any]:
-    """What must be the same on resuming; more steps may be asked for."""
-    settings = {key: value for key, value in asdict(config).items() if key != "steps"}
-    return {**settings, **task.provenance}
+def _mean_budget_g(task: TrainingTask) -> float:
+    budget = float(start_sessions(task.setup, range(BUDGET_SESSIONS)).state.budget_g.mean())
+    if budget <= 0.0:
+        raise RlTrainingError("A budget of 0 cannot be shared out; set budget_fraction above 0.")
+    return budget
 
 
-def _train_chunk(model: MaskablePPO, config: TrainPpoConfig, chunk: int, log: SessionLog) -> None:
-    """One chunk, from fresh sessions and fresh generators: see :mod:`agent.checkpoints`."""
-    seed = chunk_seed(config.seed, chunk)
-    model.set_random_seed(seed)
-    model._last_obs = None  # SB3 resets the sessions, with the seed just set, only then
-    left = config.total_steps - model.num_timesteps
-    model.learn(
-        min(config.rollouts_per_chunk * config.rollout_steps, left),
-        callback=log,
-        reset_num_timesteps=False,
-    )
+def _new_model(task: TrainingTask, config: TrainPpoConfig, env: VecEnv) -> Model:
+    settings: dict[str, Any] = {
+        "learning_rate": config.learning_rate,
+        "n_steps": config.n_steps,
+        "batch_size": config.batch_size,
+        "n_epochs": config.n_epochs,
+        "gamma": config.gamma,
+        "gae_lambda": config.gae_lambda,
+        "clip_range": config.clip_range,
+        "target_kl": config.target_kl,
+        "ent_coef": config.entropy_coef,
+        "policy_kwargs": policy_settings(FeatureIndex.of(task.setup.layout), config.hidden),
+        "seed": config.seed,
+        "device": "cpu",
+    }
+    if config.algorithm == "ppo":
+        return PPO(ScoringPolicy, env, **settings)
+    return MaskablePPO(MaskableScoringPolicy, env, **settings)
 
 
 def train_ppo(
@@ -173,7 +151,7 @@ def train_ppo(
     out: Path,
     *,
     resume: bool = False,
-    name: str = "ppo",
+    name: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train, checkpoint after every chunk, and export the policy.
@@ -186,7 +164,7 @@ def train_ppo(
         config: how.
         out: receives ``checkpoints/``, ``tensorboard/`` and, at the end, the policy itself.
         resume: go on from the newest checkpoint in ``out``.
-        name: the policy's name in reports.
+        name: the policy's name in reports; the algorithm's when None.
         progress: called with the number of environment steps since the last call.
 
     Returns:
@@ -199,24 +177,105 @@ def train_ppo(
     _check_run(out, resume)
     torch.set_num_threads(1)  # with small networks a second thread only waits
     started = time.monotonic()
-    task = replace(task, env=SessionLog.scaled(task.env, config.reward_scale))
-    model = _new_model(task, config)
-    run = _run_identity(task, config)
-    chunk = _restore(model, out, run, config) if resume else _begin(model, task, config)
-    model.set_logger(configure(str(out / TENSORBOARD), ["tensorboard"]))
+    run = new_run(task, config)
+    if resume:
+        _restore(run, out)
+    else:
+        _begin(run)
+        _checkpoint(run, out)
+    run.model.set_logger(configure(str(out / TENSORBOARD), ["tensorboard"]))
     log = SessionLog(progress)
-    log.start_at(model.num_timesteps)
-    while model.num_timesteps < config.total_steps:
-        _train_chunk(model, config, chunk, log)
-        chunk += 1
-        counters = {
-            "num_timesteps": model.num_timesteps, "n_updates": model._n_updates, "chunk": chunk,
-        }  # fmt: skip
-        tensors = pack_training(model.policy, model.policy.optimizer)
-        write_checkpoint(out / CHECKPOINTS, tensors, counters, run)
-    model.logger.close()
-    provenance = _provenance(model, config, task, time.monotonic() - started)
-    return export_policy(model, task, out, name=name, provenance=provenance)
+    log.start_at(run.model.num_timesteps)
+    while not run.ended:
+        _train_chunk(run, log)
+        _look(run)
+        _checkpoint(run, out)
+    run.model.logger.close()
+    provenance = _provenance(run, time.monotonic() - started)
+    return export_policy(
+        run.chosen(), task.setup, out, kind=config.algorithm, name=name or config.algorithm,
+        provenance=provenance, patients=task.patients,
+    )  # fmt: skip
+
+
+def _begin(run: Run) -> None:
+    config, setup = run.config, run.task.setup
+    if config.algorithm == "cloned-ppo":
+        how = CloneSettings(
+            seed=config.seed, sessions=config.clone_sessions, epochs=config.clone_epochs,
+            batch=config.clone_batch, learning_rate=config.clone_learning_rate,
+            reward_scale=config.reward_scale,
+        )  # fmt: skip
+        teacher = teacher_policy(config.warm_start, setup, config.seed)
+        shown = demonstrate(teacher, setup, config.seed, config.clone_sessions)
+        run.agreement = clone(cast(MaskableScoringPolicy, run.model.policy), shown, how)
+    _look(run)
+
+
+def _train_chunk(run: Run, log: SessionLog) -> None:
+    """One chunk, from fresh sessions and fresh generators: see :mod:`agent.checkpoints`."""
+    model, config = run.model, run.config
+    model.set_random_seed(chunk_seed(config.seed, run.chunk))
+    model._last_obs = None  # SB3 resets the sessions, with the seed just set, only then
+    left = config.total_steps - model.num_timesteps
+    model.learn(
+        min(config.rollouts_per_chunk * config.rollout_steps, left),
+        callback=log,
+        reset_num_timesteps=False,
+    )
+    if run.priced is not None:
+        model.logger.record("session/multiplier", run.priced.update().value)
+    run.chunk += 1
+
+
+def _look(run: Run) -> None:
+    """Look at the validation sessions when it is time to, and keep the best network."""
+    validation, every = run.task.validation, run.config.eval_every
+    if validation is None or not every or run.chunk % every:
+        return
+    weights = run.weights()
+    reward = float(validation.reward(weights).mean())
+    run.looks.append(Look(steps=run.model.num_timesteps, reward=reward))
+    if best_look(run.looks) == len(run.looks) - 1:
+        run.best = {name: tensor.copy() for name, tensor in weights.to_tensors().items()}
+    if run.chunk:
+        run.model.logger.record("validation/reward", reward)
+        run.model.logger.dump(run.model.num_timesteps)
+
+
+def _checkpoint(run: Run, out: Path) -> None:
+    tensors = pack_training(run.model.policy, run.model.policy.optimizer)
+    tensors |= {f"{BEST}{name}": torch.as_tensor(array) for name, array in run.best.items()}
+    counters = {
+        "num_timesteps": run.model.num_timesteps,
+        "n_updates": run.model._n_updates,
+        "chunk": run.chunk,
+        "looks": [asdict(look) for look in run.looks],
+        "multiplier": run.priced.multiplier.value if run.priced else None,
+        "agreement": run.agreement,
+    }
+    write_checkpoint(out / CHECKPOINTS, tensors, counters, run.identity)
+
+
+def _restore(run: Run, out: Path) -> None:
+    state, tensors = read_checkpoint(out / CHECKPOINTS, run.identity)
+    _check_length(run, state, out)
+    unpack_training(tensors, run.model.policy, run.model.policy.optimizer)
+    run.model.num_timesteps, run.model._n_updates = state.num_timesteps, state.n_updates
+    run.chunk, run.agreement = state.chunk, state.agreement
+    run.looks = [Look(**look) for look in state.looks]
+    run.best = {k.removeprefix(BEST): t.numpy() for k, t in tensors.items() if k.startswith(BEST)}
+    if run.priced is not None and state.multiplier is not None:
+        rate = run.config.multiplier_rate
+        run.priced.multiplier = Multiplier(value=state.multiplier, rate=rate)
+
+
+def _check_length(run: Run, state: CheckpointState, out: Path) -> None:
+    if state.num_timesteps > run.config.total_steps:
+        raise RlTrainingError(
+            f"{out} has been trained for {state.num_timesteps} steps; {run.config.steps} are "
+            "fewer. Resume with as many steps or more, or choose another --out."
+        )
 
 
 def check_out(out: Path, resume: bool) -> None:
@@ -245,70 +304,24 @@ def _check_run(out: Path, resume: bool) -> None:
         )
 
 
-def _begin(model: MaskablePPO, task: TrainingTask, config: TrainPpoConfig) -> int:
-    if config.warm_start == "price":
-        clone_price_policy(model, task.setup, seed=config.seed, reward_scale=config.reward_scale)
-    return 0
-
-
-def _restore(model: MaskablePPO, out: Path, run: Mapping[str, Any], config: TrainPpoConfig) -> int:
-    state, tensors = read_checkpoint(out / CHECKPOINTS, run)
-    if state.num_timesteps > config.total_steps:
-        raise RlTrainingError(
-            f"{out} has been trained for {state.num_timesteps} steps; {config.steps} are fewer. "
-            "Resume with as many steps or more, or choose another --out."
-        )
-    unpack_training(tensors, model.policy, model.policy.optimizer)
-    model.num_timesteps, model._n_updates = state.num_timesteps, state.n_updates
-    return state.chunk
-
-
-def _provenance(
-    model: MaskablePPO, config: TrainPpoConfig, task: TrainingTask, seconds: float
-) -> dict[str, Any]:
+def _provenance(run: Run, seconds: float) -> dict[str, Any]:
+    config = run.config
+    found: Mapping[str, Any] = {
+        "agreement_with_imitated": run.agreement,
+        "validation": [asdict(look) for look in run.looks],
+        "kept_from_step": run.looks[best_look(run.looks)].steps if run.looks else None,
+        "multiplier": run.priced.multiplier.value if run.priced else None,
+    }
     return {
-        "algorithm": "MaskablePPO",
-        "steps": model.num_timesteps,
+        "algorithm": config.algorithm,
+        "steps": run.model.num_timesteps,
         "seed": config.seed,
         "config": asdict(config),
-        **task.provenance,
+        **run.task.provenance,
+        **{key: value for key, value in found.items() if value not in (None, [])},
         "seconds_of_last_start": round(seconds, 1),
         "versions": {
             package: version(package)
             for package in ("greenboard", "torch", "stable-baselines3", "sb3-contrib", "numpy")
         },
     }
-
-
-def policy_tensors(model: MaskablePPO, hidden_layers: int) -> dict[str, np.ndarray]:
-    """The policy network's weights under the names that the NumPy forward reads."""
-    linear = [m for m in model.policy.mlp_extractor.policy_net if isinstance(m, torch.nn.Linear)]
-    layers = [*linear, model.policy.action_net]
-    tensors: dict[str, np.ndarray] = {}
-    for names, layer in zip(tensor_names(hidden_layers), layers, strict=True):
-        for name, parameter in zip(names, layer.parameters(), strict=True):
-            tensors[name] = parameter.detach().numpy().astype(np.float32)
-    return tensors
-
-
-def export_policy(
-    model: MaskablePPO,
-    task: TrainingTask,
-    out: Path,
-    *,
-    name: str,
-    provenance: Mapping[str, Any],
-) -> Path:
-    """Write the trained network as a policy directory that needs neither torch nor SB3."""
-    hidden_layers = len(model.policy.net_arch)
-    content, entry = pack_weights(policy_tensors(model, hidden_layers))
-    stored = PolicyFile.for_layout(
-        task.setup.layout,
-        task.setup.catalogue,
-        kind="ppo",
-        name=name,
-        hidden_layers=hidden_layers,
-        weights=entry,
-        provenance=dict(provenance),
-    )
-    return write_policy(out, stored, content, patients=task.patients)

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from agent.errors import PolicyError
+from agent.policies.features import feature_names
 from agent.policies.plan_settings import PlannerKind
 from envs.catalogue import ActionCatalogue
 from envs.errors import LayoutError
@@ -24,6 +25,9 @@ POLICY_FILE = "policy.json"
 WEIGHTS_FILE: Literal["weights.safetensors"] = "weights.safetensors"
 PATIENTS_FILE: Literal["training_ids.json"] = "training_ids.json"
 FORMAT: Literal[1] = 1
+LearnedKind = Literal["ppo", "maskable-ppo", "ppo-lagrangian", "cloned-ppo"]
+LEARNED_KINDS: tuple[str, ...] = get_args(LearnedKind)
+"""Policies with a network, by the algorithm that trained it."""
 
 
 class WeightsEntry(BaseModel):
@@ -50,15 +54,15 @@ class PolicyFile(BaseModel):
 
     Attributes:
         format: version of this format.
-        kind: ``ppo`` (a network), ``price`` (a price, no weights), or a planner (settings, and
-            tables as weights).
+        kind: the algorithm that trained a network, ``price`` (a price, no weights), or a
+            planner (settings, and tables as weights).
         name: the name in reports.
         layout: the observation it was made for, as ``ObservationLayout.to_json`` writes it.
         actions: the catalogue's names, in order.
         g_per_auc: price of a ``price`` policy, gCO2e per unit of AUC.
-        hidden_layers: how many tanh layers stand before the ``ppo`` network's output.
+        features: what a network reads, whichever cohort's layout that comes from.
         settings: of a planner, as ``PlanSettings`` dumps them.
-        weights: file and hash of the ``ppo`` network.
+        weights: file and hash of a network.
         patients: whom it was trained or calibrated on; earlier versions did not say.
         provenance: how it was trained or calibrated.
     """
@@ -66,12 +70,12 @@ class PolicyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = FORMAT
-    kind: Literal["ppo", "price", PlannerKind]
+    kind: Literal[LearnedKind, "price", PlannerKind]
     name: str
     layout: dict[str, Any]
     actions: tuple[str, ...]
     g_per_auc: float | None = Field(default=None, gt=0)
-    hidden_layers: int | None = Field(default=None, ge=0)
+    features: dict[str, Any] | None = None
     settings: dict[str, Any] | None = None
     weights: WeightsEntry | None = None
     patients: PatientsEntry | None = None
@@ -138,14 +142,19 @@ def write_policy(
 def read_policy(
     directory: Path, layout: ObservationLayout, catalogue: ActionCatalogue
 ) -> PolicyFile:
-    """Read ``policy.json`` and check that it was made for this bundle's catalogue.
+    """Read ``policy.json`` and check that it can act on this bundle's catalogue.
+
+    A learned policy names features, not one cohort's modalities: it acts on any layout of this
+    version. The others were calibrated on one catalogue and are refused on another.
 
     Raises:
         PolicyError: if it is missing, malformed, of another version, or of another bundle.
     """
     path = directory / POLICY_FILE
     try:
-        stored = PolicyFile.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        _refuse_old_network(path, content)
+        stored = PolicyFile.model_validate_json(content)
         made_for = ObservationLayout.from_json(json.dumps(stored.layout))
     except OSError as error:
         raise PolicyError(
@@ -158,13 +167,37 @@ def read_policy(
         raise PolicyError(f"{path}: {where}: {first['msg']}. Train the policy again.") from error
     except LayoutError as error:
         raise PolicyError(f"{path}: {error}") from error
-    if made_for != layout or stored.actions != catalogue.names:
+    if stored.kind in LEARNED_KINDS:
+        _check_features(path, stored)
+    elif made_for != layout or stored.actions != catalogue.names:
         raise PolicyError(
             f"{path} was made for modalities {', '.join(made_for.modalities)} and "
             f"{len(stored.actions)} actions; this bundle has {', '.join(layout.modalities)} and "
             f"{catalogue.n}. Train a policy on this bundle."
         )
     return stored
+
+
+def _refuse_old_network(path: Path, content: bytes) -> None:
+    """Networks of the first version read one cohort's fields by their place."""
+    if b'"hidden_layers"' in content:
+        raise PolicyError(
+            f"{path} holds a network of an earlier version, made for one bundle's layout only. "
+            "Train the policy again with 'greenboard rl train'."
+        )
+
+
+def _check_features(path: Path, stored: PolicyFile) -> None:
+    expected = feature_names()
+    if stored.features != expected:
+        versions = [
+            f"{which.get('layout_version')}.{which.get('features_version')}"
+            for which in (stored.features or {}, expected)
+        ]
+        raise PolicyError(
+            f"{path} reads features of version {versions[0]}; this version has {versions[1]}. "
+            "Train the policy again."
+        )
 
 
 def read_patients(directory: Path, entry: PatientsEntry) -> frozenset[str]:

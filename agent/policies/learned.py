@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from agent.errors import PolicyError
 from agent.policies.facts import action_facts
-from agent.policies.files import PolicyFile, read_policy, read_weights
+from agent.policies.features import FeatureIndex
+from agent.policies.files import LEARNED_KINDS, PolicyFile, read_policy, read_weights
 from agent.policies.protocol import check_inputs
+from agent.policies.scoring import ScoringWeights
 from envs.catalogue import ActionCatalogue
 from envs.observation import ObservationLayout
-
-Layer = tuple[np.ndarray, np.ndarray]
-
-
-def tensor_names(hidden_layers: int) -> tuple[tuple[str, str], ...]:
-    """Names of weight and bias of each layer, input first."""
-    layers = [f"hidden.{i}" for i in range(hidden_layers)] + ["output"]
-    return tuple((f"{layer}.weight", f"{layer}.bias") for layer in layers)
-
-
-def _layers(path: Path, stored: PolicyFile, sizes: tuple[int, int]) -> tuple[Layer, ...]:
-    if stored.weights is None or stored.hidden_layers is None:
-        raise PolicyError(f"{path} is a {stored.kind!r} policy without a network.")
-    tensors = read_weights(path, stored.weights)
-    names = tensor_names(stored.hidden_layers)
-    if set(tensors) != {name for pair in names for name in pair}:
-        raise PolicyError(f"{path}: the weights do not have the tensors that policy.json names.")
-    layers = tuple((tensors[w], tensors[b]) for w, b in names)
-    width = sizes[0]
-    for weight, bias in layers:
-        if weight.ndim != 2 or weight.shape[1] != width or bias.shape != (weight.shape[0],):
-            raise PolicyError(f"{path}: a layer of shape {weight.shape} does not fit {width}.")
-        width = weight.shape[0]
-    if width != sizes[1]:
-        raise PolicyError(f"{path}: the network has {width} outputs, not {sizes[1]} actions.")
-    return layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +27,20 @@ class LearnedPolicy:
     Attributes:
         layout: names of the observation's fields.
         catalogue: names of the actions.
-        layers: weight [out, in] and bias [out] of each layer; tanh between them.
+        weights: the network.
         trained: one phrase on the training, for the reasons.
+        elsewhere: the modalities it was trained on, where they are not this layout's; else empty.
         name: name in reports.
+        provenance: how it was trained.
     """
 
     layout: ObservationLayout
     catalogue: ActionCatalogue
-    layers: tuple[Layer, ...]
+    weights: ScoringWeights
     trained: str
+    elsewhere: str = ""
     name: str = "ppo"
+    provenance: dict[str, Any] | None = None
 
     @classmethod
     def open(
@@ -66,19 +48,31 @@ class LearnedPolicy:
     ) -> LearnedPolicy:
         """Read a policy directory that ``greenboard rl train`` wrote.
 
+        The cohort may be another one than it was trained on: ``elsewhere`` and every reason say
+        so then.
+
         Raises:
-            PolicyError: if a file is missing, changed, or made for another bundle.
+            PolicyError: if a file is missing or changed, or of another version.
         """
         stored = read_policy(directory, layout, catalogue)
-        layers = _layers(directory, stored, (layout.size, catalogue.n))
+        if stored.weights is None or stored.kind not in LEARNED_KINDS:
+            raise PolicyError(f"{directory} is a {stored.kind!r} policy without a network.")
+        tensors = read_weights(directory, stored.weights)
         steps, seed = (stored.provenance.get(key, "?") for key in ("steps", "seed"))
         return cls(
             layout=layout,
             catalogue=catalogue,
-            layers=layers,
-            trained=f"{steps} steps, seed {seed}",
+            weights=ScoringWeights.of_tensors(tensors, str(directory)),
+            trained=f"{stored.kind}, {steps} steps, seed {seed}",
+            elsewhere=_elsewhere(stored, layout),
             name=stored.name,
+            provenance=stored.provenance,
         )
+
+    @cached_property
+    def index(self) -> FeatureIndex:
+        """Where this layout keeps what the network reads."""
+        return FeatureIndex.of(self.layout)
 
     def reset(self, num_envs: int, seed: int) -> None:
         """Nothing to forget: the choice is deterministic."""
@@ -87,11 +81,7 @@ class LearnedPolicy:
         self, observation: Float32[np.ndarray, "batch fields"]
     ) -> Float32[np.ndarray, "batch actions"]:
         """The network's logits, before masking."""
-        hidden = observation
-        for weight, bias in self.layers[:-1]:
-            hidden = np.tanh(hidden @ weight.T + bias)
-        weight, bias = self.layers[-1]
-        return np.asarray(hidden @ weight.T + bias, dtype=np.float32)
+        return self.weights.logits(self.index, observation)
 
     def act(
         self,
@@ -109,9 +99,16 @@ class LearnedPolicy:
         over_finalise = logits[action] - logits[self.catalogue.finalise]
         facts = action_facts(self.layout, self.catalogue, observation, action)
         name = self.catalogue.names[action]
+        trained = self.trained + (f"; trained on {self.elsewhere}" if self.elsewhere else "")
         if action == self.catalogue.finalise:
-            return f"The network ({self.trained}) prefers {name} to every open action ({facts})."
+            return f"The network ({trained}) prefers {name} to every open action ({facts})."
         return (
-            f"The network ({self.trained}) prefers {name}, {over_finalise:+.2f} in log-odds over "
+            f"The network ({trained}) prefers {name}, {over_finalise:+.2f} in log-odds over "
             f"finalise ({facts})."
         )
+
+
+def _elsewhere(stored: PolicyFile, layout: ObservationLayout) -> str:
+    made_for = tuple(stored.layout.get("modalities", ()))
+    same = made_for == layout.modalities and tuple(stored.layout["transfers"]) == layout.transfers
+    return "" if same else ", ".join(made_for)

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
+from api.cli import rl_sweep, rl_tune
 from api.cli.grid_options import TokenFile, Zone
+from api.cli.rl_options import (
+    Algorithm,
+    EnvId,
+    EvalEvery,
+    Patience,
+    SessionPreset,
+    Settings,
+    Traces,
+)
 from api.cli.waiting import (
     DEFAULT_DURATION_H,
     DEFAULT_SLACK_H,
@@ -38,13 +48,17 @@ def train(
     *,
     bundle: Annotated[Path, typer.Option(help="Bundle that 'greenboard train' wrote.")],
     out: Annotated[Path, typer.Option(help="The policy's folder; kept when training is killed.")],
-    env: Annotated[
-        str, typer.Option(help="Id of the environment.")
-    ] = "greenboard/CaseReviewSequential-v1",
+    env: EnvId = "greenboard/CaseReviewSequential-v1",
+    preset: SessionPreset = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same policy.")] = 0,
+    algorithm: Algorithm = "maskable-ppo",
+    settings: Settings = None,
     steps: Annotated[
-        int, typer.Option(min=1, help="Environment steps; about 20,000 a second on one core.")
-    ] = 400_000,
+        int | None,
+        typer.Option(
+            min=1, help="Environment steps, 20,000 a second and more. [default: preset's]"
+        ),
+    ] = None,
     fold: Annotated[
         int | None, typer.Option(help="Fold whose patients are held out; default: the last.")
     ] = None,
@@ -52,12 +66,13 @@ def train(
         int | None,
         typer.Option(min=2, help="Patients in a session. Default: 64, or half of a smaller fold."),
     ] = None,
-    trace: Annotated[
-        Path | None, typer.Option(help="Recorded grid trace; else a synthetic grid.")
-    ] = None,
+    trace: Traces = None,
     warm_start: Annotated[
-        str, typer.Option(help="none, or price: imitate the price policy first.")
+        str,
+        typer.Option(help="Policy that is imitated first, such as price or planner, or none."),
     ] = "none",
+    eval_every: EvalEvery = None,
+    patience: Patience = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")
     ] = False,
@@ -74,44 +89,45 @@ def train(
     dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
-    """Train a masked PPO on the patients of all folds but one; write POLICY.
+    """Train a policy on the patients of all folds but one; write POLICY.
 
-    Hours come from the first 70 % of the trace. A killed run goes on with --resume and the same
-    arguments, and ends with the same bytes. Watch it with: tensorboard --logdir POLICY.
+    Hours come from the first 70 % of each trace. With --eval-every, one of the training folds and
+    the last hours of that period are kept for looking: the best network is exported, and training
+    ends when --patience looks brought nothing better. A killed run goes on with --resume and the
+    same arguments, and ends with the same bytes. Watch it with: tensorboard --logdir POLICY.
 
     Examples:
       greenboard rl train --bundle bundle --out policies/ppo
 
+      greenboard rl train --bundle bundle --out policies/hard --env greenboard/CaseReview-v1
+        --preset hard --algorithm cloned-ppo --eval-every 1 --patience 4
+
       greenboard rl train --bundle bundle --out policies/long --steps 3000000 --seed 1
-        --fold 4 --trace ../shared/data/carbon/em_gb.csv.gz
+        --fold 4 --trace carbon/em_gb.csv.gz --trace carbon/em_ciso.csv.gz
 
       greenboard rl train --bundle bundle --out policies/ppo --grid neso --wait-for-clean
     """
     import json
 
     from agent.compare import CompareConfig
-    from agent.contestants import training_facts
-    from agent.sessions import SessionSource
-    from agent.training import TrainingTask, TrainPpoConfig, check_out, train_ppo, warm_start_named
-    from api.cli.figures import note_smaller
+    from agent.training import check_out, train_ppo
+    from agent.training_task import training_task
     from api.cli.progress import stage_bar
+    from api.cli.rl_options import chosen_settings, open_source
     from api.cli.targets import check_out_folder
     from carbon.monitor import build_monitor
 
     check_out(out, resume)
     check_out_folder(out)
-    config = TrainPpoConfig(steps=steps, seed=seed, warm_start=warm_start_named(warm_start))
-    opened = SessionSource.open(bundle, trace=trace, env_id=env)
-    held_out = opened.folds[-1] if fold is None else fold
-    source = opened.fitted((held_out,), cases)
-    note_smaller(source, opened, cases)
-    sessions = source.training_env(held_out, config.num_envs)
-    task = TrainingTask(
-        env=sessions,
-        setup=sessions.envs.setup,
-        provenance=training_facts(source, held_out),
-        patients=source.patients(source.other_folds(held_out)),
-    )
+    config = chosen_settings(
+        algorithm, settings, warm_start=warm_start,
+        steps=steps, seed=seed, eval_every=eval_every, patience=patience,
+    )  # fmt: skip
+    source, (held_out,) = open_source(
+        bundle, env=env, preset=preset, traces=trace, folds=None if fold is None else (fold,),
+        cases=cases,
+    )  # fmt: skip
+    task = training_task(source, held_out, config)
     options = WaitOptions(
         wait=wait_for_clean, dry_run=dry_run, slack_h=slack_h, duration_h=duration_h
     )
@@ -136,9 +152,14 @@ def train(
     if as_json:
         typer.echo(json.dumps({**facts, **record}, indent=1))
         return
-    typer.echo(f"trained {config.total_steps} steps, fold {held_out} held out")
+    typer.echo(f"trained {config.algorithm}, fold {held_out} held out")
     if "waiting" in record:
         typer.echo(waiting_line(record["waiting"]))
     typer.echo(f"policy: {out}")
     again = CompareConfig(policies=("rule", "price", f"{out}/"), folds=(held_out,), cases=cases)
-    typer.echo(f"compare it: {again.command(bundle, trace, 'report')}")
+    first = trace[0] if trace else None
+    typer.echo(f"compare it: {again.command(bundle, first, 'report')}")
+
+
+app.command("tune")(rl_tune.tune)
+app.command("sweep")(rl_sweep.sweep)

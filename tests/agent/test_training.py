@@ -10,12 +10,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from agent.algorithms import TrainPpoConfig
 from agent.checkpoints import checkpoints
-from agent.contestants import training_facts
 from agent.errors import PolicyError, RlTrainingError
 from agent.policies.files import (
     PATIENTS_FILE,
@@ -29,12 +30,16 @@ from agent.policies.registry import make_policy
 from agent.rollout import run_sessions
 from agent.sessions import SessionSource
 from agent.statistics import FoldedSample, paired_difference
-from agent.training import TrainingTask, TrainPpoConfig, check_out, train_ppo
+from agent.training import check_out, train_ppo
+from agent.training_task import TrainingTask, training_task
 from distill.bundle import hash_case_id
 from envs.config import SessionConfig
 from envs.toy import toy_evidence
 
-SMALL = {"num_envs": 16, "n_steps": 64, "batch_size": 256, "rollouts_per_chunk": 2}
+SMALL: dict[str, Any] = {
+    "num_envs": 16, "n_steps": 64, "batch_size": 256, "rollouts_per_chunk": 2,
+    "learning_rate": 1e-3, "reward_scale": 3.0,
+}  # fmt: skip
 HELD_OUT = 4
 
 
@@ -45,11 +50,8 @@ def source() -> SessionSource:
     return SessionSource.of_evidence(evidence, config=config)
 
 
-def task(n: int = 16) -> TrainingTask:
-    env = source().training_env(HELD_OUT, n)
-    facts = training_facts(source(), HELD_OUT)
-    patients = source().patients(source().other_folds(HELD_OUT))
-    return TrainingTask(env=env, setup=env.envs.setup, provenance=facts, patients=patients)
+def task(**settings: Any) -> TrainingTask:
+    return training_task(source(), HELD_OUT, TrainPpoConfig(**{**SMALL, **settings}))
 
 
 @pytest.fixture(scope="module")
@@ -81,29 +83,6 @@ def test_it_learns_to_beat_chance_and_doing_nothing(trained: Path) -> None:
     assert rewards["ppo"].mean > 0.8 * best.mean
 
 
-def test_numpy_acts_as_sb3_does(tmp_path: Path) -> None:
-    """Same network, random observations and masks: the same deterministic masked actions."""
-    from agent.training import _new_model, export_policy
-
-    work = task()
-    model = _new_model(work, TrainPpoConfig(seed=5, **SMALL))
-    export_policy(model, work, tmp_path, name="ppo", provenance={})
-    policy = opened(tmp_path)
-    rng = np.random.default_rng(0)
-    layout = work.setup.layout
-    low, high = np.maximum(layout.low, -3), np.minimum(layout.high, 3)
-    seen = rng.uniform(low, high, (3000, layout.size)).astype(np.float32)
-    mask = rng.random((3000, work.setup.catalogue.n)) < 0.5
-    mask[:, work.setup.catalogue.finalise] = True
-    theirs, _ = model.predict(seen, action_masks=mask, deterministic=True)
-    ours = policy.act(seen, mask)
-    logits = np.where(mask, policy.preferences(seen), -np.inf)
-    best, second = np.sort(logits, axis=1)[:, [-1, -2]].T
-    clear = ~(best - second < 1e-5)  # float32 sums differ in the last bit between libraries
-    assert clear.mean() > 0.99
-    np.testing.assert_array_equal(ours[clear], theirs[clear])
-
-
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     config = TrainPpoConfig(steps=2048, seed=2, **SMALL)
     weights = [
@@ -116,9 +95,11 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, {tests!r})
 from test_training import SMALL, task
-from agent.training import TrainPpoConfig, train_ppo
+from agent.algorithms import TrainPpoConfig
+from agent.training import train_ppo
 
 config = TrainPpoConfig(steps=8192, seed=2, **SMALL)
 train_ppo(task(), config, Path({out!r}), resume={resume})
@@ -232,32 +213,3 @@ def test_changed_bytes_are_refused(trained: Path, tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(PolicyError, match="cannot be read"):
         opened(tmp_path)
-
-
-def test_a_policy_of_another_bundle_is_refused(trained: Path) -> None:
-    other = SessionSource.of_evidence(
-        toy_evidence(200, modalities=("clinical", "genomics")), config=SessionConfig(n_cases=12)
-    ).evaluation(HELD_OUT)
-    with pytest.raises(PolicyError, match="was made for modalities clinical, genomics, pathology"):
-        make_policy(f"{trained}/", other.layout, other.catalogue)
-
-
-def test_a_warm_start_imitates_the_price_policy(tmp_path: Path) -> None:
-    from agent.cloning import calibrated_price_policy, clone_price_policy, demonstrate
-    from agent.training import _new_model, export_policy
-
-    work = task()
-    model = _new_model(work, TrainPpoConfig(seed=0, **SMALL))
-    clone_price_policy(model, work.setup, seed=0, reward_scale=10.0)
-    export_policy(model, work, tmp_path, name="ppo", provenance={})
-    shown = demonstrate(calibrated_price_policy(work.setup, 0), work.setup, seed=5000)
-    agreement = (opened(tmp_path).act(shown.observation, shown.mask) == shown.action).mean()
-    most_common = np.bincount(shown.action).max() / len(shown.action)
-    assert agreement > most_common + 0.5 * (1 - most_common)
-
-
-def test_an_unknown_warm_start_is_refused() -> None:
-    from agent.training import warm_start_named
-
-    with pytest.raises(RlTrainingError, match="choose one of none, price"):
-        warm_start_named("rule")

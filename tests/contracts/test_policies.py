@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from agent.errors import PolicyError
+from agent.policies.features import feature_names
 from agent.policies.files import PolicyFile, pack_weights, write_policy
 from agent.policies.protocol import Policy
 from agent.policies.registry import make_policy, policy_names
+from agent.policies.scoring import tensor_shapes
 from distill.transfers import all_transfers
 from envs.catalogue import ActionCatalogue
 from envs.observation import ObservationLayout
@@ -24,15 +26,14 @@ NAMES = (*policy_names(CATALOGUE), "ppo")
 
 def learned_directory(path: Path) -> Path:
     rng = np.random.default_rng(0)
-    sizes = (LAYOUT.size, 16, 16, CATALOGUE.n)
-    tensors: dict[str, np.ndarray] = {}
-    for name, n_in, n_out in zip(("hidden.0", "hidden.1", "output"), sizes, sizes[1:]):
-        tensors[f"{name}.weight"] = rng.normal(0, 0.3, (n_out, n_in)).astype(np.float32)
-        tensors[f"{name}.bias"] = rng.normal(0, 0.3, n_out).astype(np.float32)
+    tensors = {
+        name: rng.normal(0, 0.3, shape).astype(np.float32)
+        for name, shape in tensor_shapes(16, 16).items()
+    }
     content, entry = pack_weights(tensors)
     stored = PolicyFile.for_layout(
-        LAYOUT, CATALOGUE, kind="ppo", name="ppo", hidden_layers=2, weights=entry,
-        provenance={"steps": 1, "seed": 0},
+        LAYOUT, CATALOGUE, kind="maskable-ppo", name="ppo", features=feature_names(),
+        weights=entry, provenance={"steps": 1, "seed": 0},
     )  # fmt: skip
     return write_policy(path, stored, content, patients=())
 
