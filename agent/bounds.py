@@ -2,21 +2,22 @@
 
 - ``expected_lp``: the bound to quote. Policies that know what can be seen, and nothing beforehand
   but the intensity of the hours (``agent/bounds_expected.py``).
-- ``foresight_lp``: every score is known beforehand, labels are not (``agent/bounds_foresight.py``).
-- ``clairvoyant_lp``: labels are known too. Inflated by luck: on held-out patients it picks the
-  transfers whose noise happens to help.
+- ``foresight_lp``: the same linear programme for someone who knows every score of a case
+  beforehand, but no label. Never below the first, by construction.
+- ``clairvoyant_lp``: labels are known too, session by session (``agent/bounds_foresight.py``).
+  Inflated by luck: on held-out patients it picks the transfers whose noise happens to help.
 
 Each is given for the AUC gain under the budget and for the reward, gain - gCO2e / price, where the
 mode charges one. ``expected_gain`` is in the currency in which labels count by their probability;
-``auc_gain`` adds the luck that the plan of ``foresight_lp`` has with the session's labels (what it
-gains with them, less what it is expected to gain: 0 on average), so that it can be set beside
+``auc_gain`` adds the luck that a plan made on scores has with the session's labels (what it gains
+with them, less what it is expected to gain: 0 on average), so that it can be set beside
 realised gains, which share most of that luck.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -24,7 +25,7 @@ from jaxtyping import Float64, Int64
 from agent.bounds_expected import expected_optimum
 from agent.bounds_foresight import session_optimum
 from agent.bounds_hours import visit_hours
-from agent.bounds_knowledge import build_knowledge
+from agent.bounds_knowledge import Knowledge, build_knowledge
 from agent.bounds_multipliers import Sessions
 from agent.bounds_problem import (
     SessionProblem,
@@ -50,7 +51,7 @@ DEFINITIONS = {
         "what can be known of each case: modalities present and processed, current score. "
         "Budget and room in the hours hold on average, each case may use the best of its hours, "
         "and what follows is estimated on the evaluated patients themselves: all that makes it "
-        "generous. expected_gain is that; auc_gain adds the luck that the plan of foresight_lp has "
+        "generous. expected_gain is that; auc_gain adds the luck that a plan made on scores has "
         "with the same sessions' labels, so that it can be set beside realised gains."
     ),
     FORESIGHT: (
@@ -99,8 +100,8 @@ def bound_sessions(
 ) -> tuple[SessionBounds, ...]:
     """The bounds of the sessions of these seeds.
 
-    The expected bound is one of the sessions together: no policy's mean over sessions exceeds its
-    mean, while in one session a policy may be luckier with scores.
+    Expected and foresight bounds are of the sessions together: no policy's mean over sessions
+    exceeds their mean, while in one session a policy may be luckier with scores.
 
     Args:
         setup: the environment's fixed numbers.
@@ -108,31 +109,41 @@ def bound_sessions(
         progress: called with the number of sessions finished since the last call.
     """
     problems = list(session_problems(setup, seeds))
-    gain, reward = _expected(setup, seeds, problems)
+    sessions, free = _sessions(setup, seeds)
+    expected = _optima(setup, build_knowledge(setup), (sessions, free))
+    anyhow = replace(sessions.hours, slots=None)
+    roomy = (replace(sessions, hours=anyhow), replace(free, hours=anyhow))
+    foresight = _optima(setup, build_knowledge(setup, width=0.0), roomy)
     found = []
     for i, problem in enumerate(problems):
-        found.append(_bounds(setup, problem, float(gain[i]), float(reward[i])))
+        found.append(_bounds(setup, problem, expected[:, i], foresight[:, i]))
         if progress is not None:
             progress(1)
     return tuple(found)
 
 
-def _expected(
-    setup: ReviewSetup, seeds: Sequence[int], problems: Sequence[SessionProblem]
-) -> tuple[Float64[np.ndarray, " sessions"], Float64[np.ndarray, " sessions"]]:
+def _sessions(setup: ReviewSetup, seeds: Sequence[int]) -> tuple[Sessions, Sessions]:
+    """The sessions of the gain's bound (within the budget) and of the reward's.
+
+    The reward's keep the budget only where the environment does.
+    """
+    state = start_sessions(setup, seeds).state
+    gain = Sessions(
+        patient=state.patient, hours=visit_hours(setup, state), budget_g_co2e=state.budget_g
+    )
+    held = setup.config.masks_unaffordable
+    budget = gain.budget_g_co2e if held else np.full_like(gain.budget_g_co2e, np.inf)
+    return gain, replace(gain, budget_g_co2e=budget, price_per_g=setup.price_per_g)
+
+
+def _optima(
+    setup: ReviewSetup, knowledge: Knowledge, sessions: tuple[Sessions, Sessions]
+) -> Float64[np.ndarray, "2 sessions"]:
     """Optimum of the gain and of the reward of each session."""
-    state, knowledge = start_sessions(setup, seeds).state, build_knowledge(setup)
-    hours, budget = visit_hours(setup, state), np.array([p.budget_g_co2e for p in problems])
-    gain = expected_optimum(
-        knowledge, Sessions(patient=state.patient, hours=hours, budget_g_co2e=budget)
+    gain = expected_optimum(knowledge, sessions[0])
+    return np.stack(
+        [gain, expected_optimum(knowledge, sessions[1]) if _has_reward(setup) else gain]
     )
-    if not _has_reward(setup):
-        return gain, gain
-    held = budget if setup.config.masks_unaffordable else np.full_like(budget, np.inf)
-    priced = Sessions(
-        patient=state.patient, hours=hours, budget_g_co2e=held, price_per_g=setup.price_per_g
-    )
-    return gain, expected_optimum(knowledge, priced)
 
 
 def _has_reward(setup: ReviewSetup) -> bool:
@@ -141,28 +152,30 @@ def _has_reward(setup: ReviewSetup) -> bool:
 
 
 def _bounds(
-    setup: ReviewSetup, problem: SessionProblem, gain: float, reward: float
+    setup: ReviewSetup,
+    problem: SessionProblem,
+    expected: Float64[np.ndarray, " 2"],
+    foresight: Float64[np.ndarray, " 2"],
 ) -> SessionBounds:
-    label, expected = problem.label.astype(np.float64), problem.probability
+    label = problem.label.astype(np.float64)
+    foreseen = session_optimum(problem, problem.probability).chosen
+    luck = _gain(problem, foreseen, label) - _gain(problem, foreseen, problem.probability)
     price = setup.price_per_g if _has_reward(setup) else 0.0
     free = problem if setup.config.masks_unaffordable else problem.without_budget()
-    foreseen, luckiest = session_optimum(problem, expected), session_optimum(problem, label)
-    luck = _gain(problem, foreseen.chosen, label) - _gain(problem, foreseen.chosen, expected)
+    luckiest = session_optimum(problem, label).value
+    priced = session_optimum(free, label, price).value if price else 0.0
 
-    def figures(optimum: float, priced: float, shift: float) -> BoundFigures:
+    def figures(optimum: float, reward: float, shift: float) -> BoundFigures:
         return BoundFigures(
             auc_gain=optimum + shift,
             expected_gain=optimum,
-            reward=priced + shift if price else None,
+            reward=reward + shift if price else None,
         )
 
-    def priced(weight: Float64[np.ndarray, " cases"]) -> float:
-        return session_optimum(free, weight, price).value if price else 0.0
-
     return SessionBounds(
-        expected=figures(gain, reward, luck),
-        foresight=figures(foreseen.value, priced(expected), luck),
-        clairvoyant=figures(luckiest.value, priced(label), 0.0),
+        expected=figures(float(expected[0]), float(expected[1]), luck),
+        foresight=figures(float(foresight[0]), float(foresight[1]), luck),
+        clairvoyant=figures(luckiest, priced, 0.0),
     )
 
 

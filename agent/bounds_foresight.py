@@ -1,4 +1,4 @@
-"""Bounds of someone who knows every score beforehand: multiple-choice knapsacks.
+"""Plans of someone who knows one session's scores, or labels, beforehand: knapsacks.
 
 Each linear programme chooses for every patient i a mix x[i, S] of evidence sets, so as to
 
@@ -11,8 +11,8 @@ order of work and no deferral is cheaper. ``v[i, S]`` is the credit for moving t
 first score to the score under S, read against reference scores of the opposite class: half of them
 as they start, half as a plan leaves them. Against the references of the plan itself the credits
 add up to A(plan) - A(start) exactly, so the programme is solved again with the references of its
-own solution until they agree: a plan that no case can improve alone. Room in the hours is left
-out, so these are looser where hours are full.
+own solution until they agree: a plan that no case can improve alone, not a proof that none is
+better. Room in the hours is left out.
 """
 
 from __future__ import annotations

@@ -165,7 +165,9 @@ def _soft_min(
     """The least cost over hours, at least 0, and the share of each hour in it."""
     low = cost.min(axis=2, keepdims=True)
     if width == 0.0:
-        return low[..., 0], (np.cumsum(cost == low, axis=2) == 1) & (cost == low)
+        least = cost == low
+        first = least & (np.cumsum(least, axis=2) == 1)
+        return low[..., 0], first.astype(np.float64)
     near = np.exp((low - cost) / width)
     total = near.sum(axis=2, keepdims=True)
     soft = low[..., 0] - width * np.log(total[..., 0])

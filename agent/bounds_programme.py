@@ -1,11 +1,17 @@
 """Each case's dynamic programme, for all patients, states and prices at once.
 
-    V_W(j) = max( max_{S in W} (mix_W c_S)(j),  max_s (mix_W V_{W+s})(j) - price_s )
+A case that stands where patient j stands, with the modalities W processed, stops with one of W's
+evidence sets or processes one more modality and sees its score. What it then gets, Y, is patient
+j's own credit or what j gets later less the price; what is chosen is what is best on average over
+those who may stand there, by the weights mix_W:
 
-for a case that stands where patient j stands with the modalities W processed: stop with the best
-evidence set of W, or process modality s, see the score, go on. ``c_S`` is the credit of ending
-with set S. Values are convex in the prices and fall with them, so that reading them between the
-prices of a grid, multilinearly, never understates them.
+    Q(stop with S) = mix_W c_S,     Q(process s) = mix_W (Y_{W+s} - price_s),
+    Y_W(j) = c_S(j) or Y_{W+s}(j) - price_s, whichever has the highest Q at j.
+
+(Regression on simulated paths: Longstaff and Schwartz 2001, with patients for paths.) A case at its
+first score is worth the highest Q there. So no value exceeds what someone would get who knows the
+patient's scores beforehand, and in-sample estimates make it optimistic. Values fall with prices and
+are read between those of a grid multilinearly.
 """
 
 from __future__ import annotations
@@ -70,24 +76,26 @@ def solve(
     values: dict[int, Float64[np.ndarray, "patients points"]] = {}
     choices: dict[int, Int8[np.ndarray, "patients points"]] = {}
     lasts: dict[int, Int64[np.ndarray, " patients"]] = {}
-    rows = np.arange(len(credit))
+    rows, seen = np.arange(len(credit)), np.zeros(0)
     for at in reversed(range(len(knowledge.nodes))):
         node = knowledge.nodes[at]
         stops = node.mix @ credit[:, node.sets]
         best = stops.argmax(axis=1)
         lasts[at] = node.sets[best]
-        value = np.repeat(stops[rows, best][:, None], len(grid.points), axis=1)
+        seen = np.repeat(stops[rows, best][:, None], len(grid.points), axis=1)
+        value = np.repeat(credit[rows, lasts[at]][:, None], len(grid.points), axis=1)
         choice = np.zeros(value.shape, dtype=np.int8)
         for source, after in node.steps:
-            goes = node.mix @ values[after] - grid.points[:, source]
-            better = (goes > value) & knowledge.reach[after][:, None]
-            value = np.where(better, goes, value)
+            goes = values[after] - grid.points[:, source]
+            expected = node.mix @ goes
+            better = (expected > seen) & knowledge.reach[after][:, None]
+            seen, value = np.where(better, expected, seen), np.where(better, goes, value)
             choice[better] = source + 1
         values[at], choices[at] = value, choice
     order = range(len(knowledge.nodes))
     return Programme(
         grid=grid,
-        first=values[0],
+        first=seen,
         choice=tuple(choices[at] for at in order),
         last=tuple(lasts[at] for at in order),
     )
@@ -169,16 +177,22 @@ def ending(
     )
     mass = flat.reshape(n_patients, n_points) * (n_patients / patient.size)
     used = np.flatnonzero(mass.any(axis=0))
-    arrived = {0: mass[:, used]}
     ends = np.zeros((knowledge.logit.shape[1], n_patients))
+    arrived = {0: mass[:, used]}
+    rows = np.arange(n_patients)
     for k, node in enumerate(knowledge.nodes):
         if k not in arrived:
             continue
         here, choice, last = arrived.pop(k), programme.choice[k][:, used], programme.last[k]
+        # Who stands at the start may be any of the patients near by; from then on it is that one.
+        who = node.mix if k == 0 else None
         stopping = (here * (choice == STOP)).sum(axis=1)
-        for final in np.unique(last[stopping > 0]):
-            ends[final] += node.mix @ (stopping * (last == final))
+        if who is None:
+            ends[last, rows] += stopping
+        else:
+            for final in np.unique(last):
+                ends[final] += who @ (stopping * (last == final))
         for source, after in node.steps:
-            moved = node.mix @ (here * (choice == source + 1))
-            arrived[after] = arrived.get(after, 0.0) + moved
+            moved = here * (choice == source + 1)
+            arrived[after] = arrived.get(after, 0.0) + (moved if who is None else who @ moved)
     return ends
