@@ -223,9 +223,17 @@ def _choose(
 ) -> Int64[np.ndarray, "batch chosen"]:
     """The members with the smallest random keys, in the order of the keys.
 
-    That draws without replacement, and the same way on every machine.
+    That draws without replacement, and the same way on every machine: the bits of floats from 0
+    to 1 sort as they do, and their last bits give way to the members' numbers, so that no two are
+    equal and nothing but whole numbers need be sorted.
     """
-    return np.asarray(members[np.argsort(key, axis=1)[:, :n]])
+    last = np.uint64((1 << len(members).bit_length()) - 1)
+    bits = key.view(np.uint64) & ~last
+    bits |= np.arange(len(members), dtype=np.uint64)
+    if n < len(members):
+        bits.partition(n, axis=1)
+    chosen = np.sort(bits[:, :n], axis=1) & last
+    return np.asarray(members.take(chosen.astype(np.int64)))
 
 
 def _session_h(

@@ -1,8 +1,8 @@
 """What is seen of a patient in an evidence set, in one piece: stepping looks it up.
 
 Observations and masks of a case depend on the patient and the set alone, but for the hour and the
-session. The pieces are put together once for every pair where that fits in memory, and for the
-pairs at hand where it does not; the numbers are the same.
+session. For batches the pieces are put together once, for every pair, where that fits in memory;
+otherwise at every look, for the pairs at hand. The numbers are the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from envs.tables import PatientTables
 MOST_NUMBERS = 8_000_000
 """Largest table kept, in numbers: beyond this it would not stay in a processor's cache anyway."""
 CHUNK = 16_384
+BATCH = 16
+"""Sessions from which on the table is kept: many single environments need not hold one each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +43,15 @@ class Sight:
 
     def __init__(self, tables: PatientTables, gain: GainModel, layout: ObservationLayout) -> None:
         self._tables, self._gain, self._layout = tables, gain, layout
-        pairs, n = len(tables.logit), len(layout.transfers)
-        width = tables.belief.shape[1] + tables.traits.shape[1] + tables.progress.shape[1] + 2 * n
+        width = tables.belief.shape[1] + tables.traits.shape[1] + tables.progress.shape[1]
+        numbers = len(tables.logit) * (width + 2 * len(layout.transfers))
+        self._fits = numbers <= MOST_NUMBERS
         self._table: Seen | None = None
-        if pairs * width <= MOST_NUMBERS:
+
+    def _look_up(self, at: Int64[np.ndarray, " rows"]) -> Seen | None:
+        """The whole table, put together when first a batch asks; None where it is not kept."""
+        if self._table is None and self._fits and len(at) >= BATCH:
+            pairs = len(self._tables.logit)
             parts = [
                 self._put_together(np.arange(start, min(start + CHUNK, pairs)))
                 for start in range(0, pairs, CHUNK)
@@ -54,24 +61,22 @@ class Sight:
                 steps=np.concatenate([part.steps for part in parts]),
                 possible=np.concatenate([part.possible for part in parts]),
             )
+        return self._table
 
     def case(self, at: Int64[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows case_fields"]:
         """Fields of the case itself, for these pairs."""
-        if self._table is not None:
-            return self._table.case.take(at, axis=0)
-        return self._put_together(at).case
+        table = self._look_up(at)
+        return self._put_together(at).case if table is None else table.case.take(at, axis=0)
 
     def steps(self, at: Int64[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows step_fields"]:
         """Predicted gains and energies, for these pairs."""
-        if self._table is not None:
-            return self._table.steps.take(at, axis=0)
-        return self._put_together(at).steps
+        table = self._look_up(at)
+        return self._put_together(at).steps if table is None else table.steps.take(at, axis=0)
 
     def possible(self, at: Int64[np.ndarray, " rows"]) -> Bool[np.ndarray, "rows actions"]:
         """Actions that these pairs can have at all, as a new array."""
-        if self._table is not None:
-            return self._table.possible.take(at, axis=0)
-        return self._put_together(at).possible
+        table = self._look_up(at)
+        return self._put_together(at).possible if table is None else table.possible.take(at, axis=0)
 
     def _put_together(self, at: Int64[np.ndarray, " rows"]) -> Seen:
         tables = self._tables
