@@ -11,11 +11,12 @@ from typing import Literal
 from agent.report.findings import Difference
 from agent.report.model import ComparisonReport, PolicyResult
 from agent.report.order import quoted, ranked, spotlight
-from agent.report.words import interval, listed, percent
+from agent.report.words import interval, listed, p_value, percent
 from agent.statistics import Estimate
 
 RULE = "rule"
 MOST_WARNINGS = 3
+MOST_NAMED = 4
 EQUITY_POLICIES = 3
 Verdict = Literal["better", "worse", "tie"]
 
@@ -100,7 +101,10 @@ def _runners_up(report: ComparisonReport) -> str | None:
     ]
     if not near:
         return None
-    return f"By reward it cannot be told from {listed(near)}."
+    named = near[:MOST_NAMED]
+    rest = len(near) - len(named)
+    more = [f"{rest} others"] if rest > 1 else near[MOST_NAMED:]
+    return f"By reward it cannot be told from {listed([*named, *more])}."
 
 
 def _against_rule(report: ComparisonReport) -> str | None:
@@ -112,6 +116,7 @@ def _against_rule(report: ComparisonReport) -> str | None:
     if gain is None or carbon is None:
         return None
     clear = "a difference" if relies(gain, test) else "not a clear difference"
+    clear += "" if test is None else f" (Holm's p {p_value(test.p_holm)})"
     return (
         f"Against the four-action rule that is {gain.value:+.3f} AUC [{gain.low:+.3f}, "
         f"{gain.high:+.3f}], {clear}, at {interval(carbon, 0, sign=True)} gCO2e a session."
@@ -119,7 +124,7 @@ def _against_rule(report: ComparisonReport) -> str | None:
 
 
 def _learning(report: ComparisonReport, learned: PolicyResult, planner: str) -> str | None:
-    difference, _ = difference_of(report, learned, planner, "reward")
+    difference, test = difference_of(report, learned, planner, "reward")
     gain, _ = difference_of(report, learned, planner, "auc_gain")
     if difference is None or gain is None:
         return None
@@ -129,9 +134,10 @@ def _learning(report: ComparisonReport, learned: PolicyResult, planner: str) -> 
         "tie": f"{learned.name} (learned) and {planner}, the best without learning, are a tie",
     }[verdict(report, learned, planner)]
     seeds = f", {learned.training_seeds} training seed" + "s" * (learned.training_seeds != 1)
+    p = "" if test is None else f", Holm's p {p_value(test.p_holm)}"
     return (
         f"{said}: reward {interval(difference, 4, sign=True)}, AUC gain "
-        f"{interval(gain, 4, sign=True)} (paired{seeds})."
+        f"{interval(gain, 4, sign=True)} (paired{p}{seeds})."
     )
 
 

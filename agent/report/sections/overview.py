@@ -169,7 +169,8 @@ def details_table(report: ComparisonReport) -> Table:
 CAPTION = (
     "Up is better discrimination, left is less carbon. Hollow markers are dominated: another "
     "policy gains at least as much for no more carbon, going by the means. Bars "
-    "are 95 % intervals; black lines are bounds that no policy can be expected to pass. The numbers are those of the table."
+    "are 95 % intervals; black lines are bounds that no policy can be expected "
+    "to pass. The numbers are those of the table."
 )
 
 
