@@ -13,11 +13,12 @@ with the scores *before* the move. Kinds (``SessionConfig.reward``):
 
   One score changes only its own pairs, so its credit is a difference of signs against the
   opposite class's current scores.
-- ``expected_auc``: each label gives way to a weight p, the probability of being positive:
-  A = sum_ij p_i (1 - p_j) psi(s_i, s_j) / (P Q) with P = sum p, Q = sum (1 - p). When case c moves,
-  its pairs change as winner and as loser, and p_c (1 - p_j) - (1 - p_c) p_j = p_c - p_j, so
+- ``expected_auc``: each label gives way to a weight p, the probability of being positive. Over all
+  pairs of two cases, A = sum p_i (1 - p_j) psi(s_i, s_j) / W with W = sum p_i (1 - p_j), psi being
+  1, 1/2 (tie) or 0. When case c moves, its pairs change as winner and as loser, and
+  p_c (1 - p_j) - (1 - p_c) p_j = p_c - p_j, so
 
-      credit = sum_j (p_c - p_j) (sign(new - s_j) - sign(old - s_j)) / (2 P Q).
+      credit = sum_j (p_c - p_j) (sign(new - s_j) - sign(old - s_j)) / (2 W).
 
   Weights are whole 2**-24ths, so that sums are exact whatever their order.
 - ``logloss``, ``brier``: the fall of the case's own loss, over the number of cases.
@@ -144,13 +145,14 @@ def expected_credit(
     ahead = weight[np.arange(len(case)), case][:, None] - weight
     # Whole numbers below 2**53: the sum is exact, whatever its order.
     change = (passed.astype(np.float64) * ahead).sum(axis=1)
-    return np.asarray(change / _double_pairs(weight) * WEIGHT_UNIT)
+    return np.asarray(change / (2.0 * _pair_weight(weight)))
 
 
-def _double_pairs(weight: Int64[np.ndarray, "rows cases"]) -> Float64[np.ndarray, " rows"]:
-    """2 P Q in units of the squared weights."""
-    total = weight.sum(axis=1).astype(np.float64)
-    return np.asarray(2.0 * total * (weight.shape[1] * float(WEIGHT_UNIT) - total))
+def _pair_weight(weight: Int64[np.ndarray, "rows cases"]) -> Float64[np.ndarray, " rows"]:
+    """W: weight of all pairs of two cases, one positive and one negative, in 2**-24ths."""
+    total, unit = weight.sum(axis=1).astype(np.float64), float(WEIGHT_UNIT)
+    own = (weight * (WEIGHT_UNIT - weight)).sum(axis=1).astype(np.float64)
+    return np.asarray((total * (weight.shape[1] * unit - total) - own) / unit)
 
 
 def weighted_auc(
@@ -163,15 +165,15 @@ def weighted_auc(
         weight: in whole 2**-24ths.
     """
     batch, n = score.shape
-    value = np.empty(batch)
+    won = np.empty(batch)
     rows = max(1, CHUNK_PAIRS // (n * n))
     for start in range(0, batch, rows):
         part = slice(start, start + rows)
         psi = np.sign(score[part, :, None] - score[part, None, :]).astype(np.float64) + 1.0
+        psi[:, np.arange(n), np.arange(n)] = 0.0
         share = weight[part] / float(WEIGHT_UNIT)
-        pairs = share[:, :, None] * (1.0 - share[:, None, :]) * psi
-        value[part] = pairs.sum(axis=(1, 2))
-    return np.asarray(value / _double_pairs(weight) * WEIGHT_UNIT**2)
+        won[part] = (share[:, :, None] * (1.0 - share[:, None, :]) * psi).sum(axis=(1, 2))
+    return np.asarray(won / (2.0 * _pair_weight(weight)) * WEIGHT_UNIT)
 
 
 def half_wins(

@@ -13,7 +13,6 @@ from agent.bounds import expected_gain
 from agent.bounds_foresight import additive_credit, knapsack_lp, session_optimum
 from agent.bounds_problem import (
     SessionProblem,
-    recalibrated,
     session_problems,
     set_energy_kwh,
     weighted_auc,
@@ -21,6 +20,7 @@ from agent.bounds_problem import (
 from agent.errors import ComparisonError
 from agent.policies.registry import make_policy
 from agent.rollout import run_sessions
+from envs.expected import recalibrated
 from envs.setup import build_setup
 from envs.toy import toy_evidence
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import bounds
+from agent import bounds_problem as bounds
 from envs.expected import expected_labels
 from envs.observation import ObservationLayout
 from envs.reward import (
@@ -157,7 +157,7 @@ def test_expected_credit_is_the_bounds_weighted_auc() -> None:
 def test_expected_credit_with_labels_as_weights_is_the_auc_credit() -> None:
     rng = np.random.default_rng(4)
     score = np.float32(rng.normal(size=(5, 7)))
-    weight = np.tile(np.where(np.arange(7) < 3, WEIGHT_UNIT, 0), (5, 1))
+    weight = np.tile(np.where(np.arange(7) < 3, WEIGHT_UNIT, 0), (5, 1)).astype(np.int64)
     case, new = np.array([0, 1, 2, 4, 6]), np.float32(rng.normal(size=5))
     gained = expected_credit(score, weight, case, score[np.arange(5), case], new)
     moved = score.copy()
@@ -194,7 +194,7 @@ def test_expected_labels_are_calibrated_and_know_no_single_label() -> None:
     p = expected_labels(TABLES)
     assert ((p > 0.0) & (p < 1.0)).all()
     # A logistic fit with an intercept meets the mean (up to the slight ridge).
-    assert p.mean() == pytest.approx(len(TABLES.positives) / 90, abs=1e-3)
+    assert p.mean() == pytest.approx(len(TABLES.positives) / 90, abs=1e-2)
 
 
 @given(pos=SCORES, neg=SCORES, seed=st.integers(0, 1000))
