@@ -116,12 +116,14 @@ class ObservationLayout:
     ``gain_<transfer> energy_<transfer> g_co2e_<transfer> setup_<transfer> sharing_<transfer>``.
     A group (``present``, ``gain``, ...) names all its fields at once.
 
-    What competes: ``waiting`` counts the cases that wait now (this one included), ``to_come`` those
-    that are still to arrive, ``ahead`` the waiting ones whose best transfer is predicted to gain
-    more than this case's; ``slots_left_now`` is the room left in this hour and ``slots_left`` that
-    until this case has to be closed. ``energy`` is all that a transfer would take now: the bridge,
-    the pipeline if it is new, and ``setup``, the start of a run if none is open in this hour;
-    ``sharing`` counts the other waiting cases whose best transfer needs the same new pipeline.
+    What competes: ``cases_left`` counts the open cases (this one included), ``waiting`` those of
+    them that have arrived (put off or not), ``to_come`` those that are still to arrive, ``ahead``
+    the waiting ones whose best transfer is predicted to gain more than this case's (0 where none
+    gains). ``slots_left_now`` is the room left in this hour and ``slots_left`` that until this case
+    has to be closed: transfers for a worklist, visits (this one included) where one case comes
+    after another. ``energy`` is all that a transfer would take now: the bridge, the pipeline if it
+    is new, and ``setup``, the start of a run if none is open in this hour; ``sharing`` counts the
+    other waiting cases whose best transfer needs the same new pipeline.
 
     Attributes:
         modalities: inference modalities, clinical first.
