@@ -22,10 +22,61 @@ DEMAND_PRICES, DEMAND_FEES = 25, 12
 SETS_EACH = 3
 """Evidence sets that stand for all those with the same modalities processed: the smallest ones."""
 MAX_PATIENTS = 600
-WIDTH = 0.75
+WIDTH = 0.5
 """Width of the kernel over log-odds within which patients move alike."""
-SHRINK = 0.02
+NEWTON_STEPS, PULL = 12, 10.0
+SHRINK = 1e-4
 """Weight of every other patient of the class, so that an empty neighbourhood borrows from all."""
+
+
+def stated_probability(
+    logit: Float64[np.ndarray, " rows"], positive: Bool[np.ndarray, " rows"]
+) -> Float64[np.ndarray, " bins"]:
+    """Probability of the positive class along the grid, by logistic regression on these rows.
+
+    Newton's method, with a pull towards taking the log-odds at their word.
+    """
+    design = np.stack([np.ones(len(logit)), logit], axis=1)
+    coefficient = np.array([0.0, 1.0])
+    for _ in range(NEWTON_STEPS):
+        p = 1.0 / (1.0 + np.exp(-design @ coefficient))
+        slope = design.T @ (p - positive) + PULL * (coefficient - [0.0, 1.0])
+        curve = (design * (p * (1.0 - p))[:, None]).T @ design + PULL * np.eye(2)
+        coefficient = coefficient - np.linalg.solve(curve, slope)
+    return np.asarray(1.0 / (1.0 + np.exp(-(coefficient[0] + coefficient[1] * GRID))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opponents:
+    """Scores that a case is compared with: each patient's first and fullest, by class.
+
+    Attributes:
+        positives: sorted scores of the positive class.
+        negatives: sorted scores of the negative class.
+        n_pos: positives in a session.
+        n_neg: negatives in a session.
+    """
+
+    positives: Float64[np.ndarray, " positives"]
+    negatives: Float64[np.ndarray, " negatives"]
+    n_pos: int
+    n_neg: int
+
+    def won(
+        self, label: bool, old: Float64[np.ndarray, "..."], new: Float64[np.ndarray, "..."]
+    ) -> Float64[np.ndarray, "..."]:
+        """Session AUC that a case of this class wins by moving from one score to another."""
+        scores = self.negatives if label else self.positives
+        share = (_below(scores, new) - _below(scores, old)) / max(len(scores), 1)
+        return np.asarray(share / self.n_pos if label else -share / self.n_neg)
+
+
+def _below(
+    scores: Float64[np.ndarray, " scores"], at: Float64[np.ndarray, "..."]
+) -> Float64[np.ndarray, "..."]:
+    """How many of the sorted scores are lower; ties count half."""
+    left = np.searchsorted(scores, at, side="left")
+    return np.asarray((left + np.searchsorted(scores, at, side="right")) / 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +125,22 @@ class TrainingCases:
         return np.asarray(there.astype(np.int64) @ (1 << np.arange(m - 1, dtype=np.int64)))
 
     @cached_property
+    def others(self) -> Opponents:
+        """Scores that the cases of a session are compared with."""
+        size = self.tables.progress.sum(axis=1) + 100.0 * self.tables.progress[
+            :, : len(self.setup.layout.modalities)
+        ].sum(axis=1)
+        fullest = np.where(np.isfinite(self.logit), size, -1.0).argmax(axis=1)
+        last = self.logit[np.arange(len(fullest)), fullest]
+        known = np.stack([self.logit[:, 0], last], axis=1)
+        return Opponents(
+            positives=np.sort(known[self.label], axis=None),
+            negatives=np.sort(known[~self.label], axis=None),
+            n_pos=self.setup.n_pos,
+            n_neg=self.setup.n_neg,
+        )
+
+    @cached_property
     def case_kwh(self) -> Float64[np.ndarray, " modalities"]:
         """Energy of processing each modality, its share of a full run's start included."""
         kwh = np.zeros(len(self.setup.layout.modalities) - 1)
@@ -116,53 +183,53 @@ def _transition(
 ) -> tuple[Float64[np.ndarray, " bins"], Float64[np.ndarray, "bins bins"]]:
     """Gain of processing modality m by log-odds, and where the log-odds go."""
     steps = np.flatnonzero(cases.source == m + 1)
-    grid_gain, old, new, positive = [], [], [], []
+    old, new, positive = [], [], []
     for k in sets:
         open_ = steps[cases.tables.is_open[k, steps]]
         if not open_.size:
             continue
-        model = cases.setup.gain_model
-        at = np.full(BINS, k, dtype=np.int64)
-        grid_gain.append(model.predict(at, GRID.astype(np.float32))[:, open_].max(axis=1))
         for t in open_:
             after = cases.logit[:, cases.tables.next_set[k, t]]
             known = np.isfinite(after)
             old.append(cases.logit[known, k])
             new.append(after[known])
             positive.append(cases.label[known])
-    if not grid_gain:
+    if not old:
         return np.full(BINS, -1.0), np.eye(BINS)
-    gain = np.mean(grid_gain, axis=0).astype(np.float64)
-    move = moves(*(np.concatenate(part) for part in (old, new, positive)))
-    return gain, move
+    return transition(
+        np.concatenate(old), np.concatenate(new), np.concatenate(positive), cases.others
+    )
 
 
-def moves(
+def transition(
     old: Float64[np.ndarray, " steps"],
     new: Float64[np.ndarray, " steps"],
     positive: Bool[np.ndarray, " steps"],
-) -> Float64[np.ndarray, "bins bins"]:
-    """Probability of each log-odds after a step, for each before it.
+    others: Opponents,
+) -> tuple[Float64[np.ndarray, " bins"], Float64[np.ndarray, "bins bins"]]:
+    """Expected gain of a step and the probability of each log-odds after it, for each before.
 
-    Steps of patients with similar log-odds, class by class, the classes mixed by the probability
-    that the log-odds state.
+    From the steps of patients with similar log-odds, class by class; the classes are mixed by the
+    probability that the log-odds state, recalibrated on these patients. The gain is what the step
+    changes against the opposite class's scores, as in :mod:`envs.gain`, but by the steps as they
+    were, not by a normal one.
     """
-    probability = 1.0 / (1.0 + np.exp(-GRID))
-    total = np.zeros((BINS, BINS))
+    probability = stated_probability(old, positive)
+    gain, move = np.zeros(BINS), np.zeros((BINS, BINS))
     shares = {True: probability, False: 1.0 - probability}
-    if positive.all() or not positive.any():
-        shares = {bool(positive[0]): np.ones(BINS)} if len(positive) else {}
     for label, share in shares.items():
         rows = positive == label
+        if not rows.any():
+            continue
         near = np.exp(-0.5 * ((GRID[:, None] - old[rows]) / WIDTH) ** 2) + SHRINK
-        near /= near.sum(axis=1, keepdims=True)
-        land = np.clip((GRID[:, None] + (new - old)[rows] - LOWEST) / STEP, 0.0, BINS - 1.0)
+        near *= (share / near.sum(axis=1))[:, None]
+        gain += near @ others.won(label, old[rows], new[rows])
+        land = np.clip((new[rows] - LOWEST) / STEP, 0.0, BINS - 1.0)
         below = np.minimum(land.astype(np.int64), BINS - 2)
         part = land - below
-        row = np.arange(BINS)[:, None].repeat(int(rows.sum()), axis=1)
-        np.add.at(total, (row, below), share[:, None] * near * (1.0 - part))
-        np.add.at(total, (row, below + 1), share[:, None] * near * part)
-    return total
+        np.add.at(move.T, below, (near * (1.0 - part)).T)
+        np.add.at(move.T, below + 1, (near * part).T)
+    return gain, move / np.maximum(move.sum(axis=1, keepdims=True), 1e-12)
 
 
 Choice = Callable[
@@ -235,9 +302,9 @@ def _best(
     per_kwh, per_slot = prices
     logit = cases.logit[patient, at]
     gain = cases.setup.gain_model.predict(at, logit.astype(np.float32)).astype(np.float64)
-    net = gain - min_gain - per_slot[:, None] - _kwh(cases, at) * per_kwh[:, None]
     done, present = cases.done[at], cases.present[patient]
     fresh = (cases.source > 0) & ((done[:, None] >> np.maximum(cases.source - 1, 0) & 1) == 0)
+    net = gain - min_gain - per_slot[:, None] - _kwh(cases, at) * per_kwh[:, None]
     if program is not None:
         onward = program.follow((present, done), logit, per_kwh, per_slot)
         onward = np.concatenate([np.zeros((len(onward), 1)), onward], axis=1)

@@ -7,7 +7,7 @@ patients) and leaves a case that may go on or stop:
     V(present, done, l) = max(0, max over m in present - done of
                               gain(done, m, l) - price kWh(m) - fee + E[V(present, done + m, l')])
 
-The last term is what this module tabulates, for several prices of energy and fees of a slot: the
+The last term is what this module tabulates, for several prices of energy and fees of a slot; the
 gain of the transfer itself is in the observation. Transfers that process nothing new are worth
 their own gain only.
 """
@@ -111,4 +111,8 @@ def solve(
                 worth = gain[done, m] - cost[:, :, m, None] + then
                 here = value[:, :, present, done]
                 np.maximum(here, worth, out=here)
-    return PatientProgram(per_kwh=per_kwh, per_slot=per_slot, onward=onward.astype(np.float32))
+    return PatientProgram(
+        per_kwh=per_kwh,
+        per_slot=per_slot,
+        onward=onward.astype(np.float32),
+    )

@@ -103,7 +103,9 @@ class PlannedPolicy:
         alone_kwh = view.kwh - view.setup_kwh
         run_kwh = alone_kwh + view.setup_kwh / (shared if settings.batches else 1.0)
         full = 1.0 + settings.setup_factor / settings.run_size
-        later_kwh = np.where(view.fresh, alone_kwh * full, alone_kwh)
+        later_kwh = (
+            np.where(view.fresh, alone_kwh * full, alone_kwh) if settings.batches else view.kwh
+        )
         reference = self._clean_hour(view, path) if settings.waits else np.full(len(now_g), np.inf)
         then_g = np.where(np.isfinite(reference), reference, now_g)
         follows = self._follows(view, per_g * then_g, per_slot)

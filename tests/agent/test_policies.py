@@ -136,7 +136,8 @@ def test_unknown_names_are_answered_with_what_to_do(name: str, message: str) -> 
 def test_default_names_leave_out_transfers_that_the_bundle_lacks() -> None:
     small = ActionCatalogue(all_transfers(("clinical", "genomics")))
     assert default_names(small) == (
-        "never", "always:clinical->genomics", "always-everything", "random", "rule", "price", "ppo",
+        "never", "always:clinical->genomics", "always-everything", "random", "rule", "myopic",
+        "price", "feedback", "dp", "mpc", "planner", "ppo",
     )  # fmt: skip
 
 

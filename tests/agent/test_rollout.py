@@ -78,7 +78,7 @@ def test_a_calibrated_price_spends_the_budget_and_no_more() -> None:
 
 def test_a_budget_that_never_binds_leaves_the_environments_price() -> None:
     price = calibrate_price(setup(budget_mode="price", budget_fraction=5.0), range(10))
-    assert (price.g_per_auc, price.binding) == (20_000.0, False)
+    assert (price.g_per_auc, price.binding) == (500_000.0, False)
 
 
 def test_calibration_needs_a_budget_that_can_be_exceeded() -> None:

@@ -214,11 +214,13 @@ def test_the_record_says_why_that_hour_and_what_came() -> None:
 
 
 def test_an_urgent_case_is_not_put_off_beyond_its_limit() -> None:
-    urgent = [e["data"] for e in review(1.0).events if e["kind"] == "deferral"]
-    (plan,) = [e["data"] for e in review(0.6).events if e["kind"] == "deferral"]
-    for found, limit_h in ((urgent, 1.0), ([plan], 24.0 - 23.0 * 0.6)):
-        assert all(p["wait_h"] + p["duration_h"] <= limit_h for p in found)
-    assert plan["intensity_expected_g_per_kwh"] == 250.0, "the cleanest hour is beyond its limit"
+    """Urgent cases have 4 h, others 24 h less 6 h at an urgency of 0.8."""
+    (urgent,) = [e["data"] for e in review(1.0).events if e["kind"] == "deferral"]
+    (calm,) = [e["data"] for e in review(0.6).events if e["kind"] == "deferral"]
+    for plan, limit_h in ((urgent, 4.0), (calm, 24.0 - 6.0 * 0.6 / 0.8)):
+        assert plan["wait_h"] + plan["duration_h"] <= limit_h
+    assert urgent["intensity_expected_g_per_kwh"] == 250.0, "the cleanest hour is beyond its limit"
+    assert calm["intensity_expected_g_per_kwh"] == 50.0
 
 
 def test_work_that_cannot_be_over_in_time_is_not_put_off() -> None:
