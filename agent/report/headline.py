@@ -65,8 +65,8 @@ def warnings(report: ComparisonReport) -> tuple[str, ...]:
     rest = len(first) + len(others) - len(shown)
     if not rest:
         return shown
-    what = f"{rest} more" if shown else f"{rest} of policies further back"
-    return (*shown, f"Groups served worse, {what}: see Equity.")
+    what = f"{rest} more" if shown else f"{rest}, all under policies further back"
+    return (*shown, f"Gaps against groups of patients: {what}; see Equity.")
 
 
 def _best(report: ComparisonReport) -> str:

@@ -16,8 +16,10 @@ from agent.report.words import percent
 
 LEVEL = 1.05
 """Inches a level takes."""
-LINE = 21
-"""Characters in a line of a box."""
+WIDTH = 10.4
+LETTER = 0.072
+"""Inches a letter takes."""
+LONGEST_LINE = 21
 
 
 def _place(
@@ -33,10 +35,13 @@ def _place(
     return x
 
 
-def _said(node: SurrogateNode) -> str:
-    lines = textwrap.wrap(node.words, LINE) or [""]
-    agreement = "" if node.agreement is None else f", {percent(node.agreement)} the same"
-    return "\n".join([*lines, f"{percent(node.share)} come by{agreement}"])
+def _said(node: SurrogateNode, line: int) -> str:
+    lines = textwrap.wrap(node.words, line) or [""]
+    if node.agreement is not None:
+        return "\n".join(
+            [*lines, f"{percent(node.share)} come by", f"{percent(node.agreement)} same"]
+        )
+    return "\n".join([*lines, f"{percent(node.share)} come by"])
 
 
 def _draw_edge(axes: Axes, start: tuple[float, float], end: tuple[float, float], word: str) -> None:
@@ -59,9 +64,10 @@ def tree_svg(key: str, title: str, nodes: Sequence[SurrogateNode]) -> str:
     at: dict[int, tuple[float, float]] = {}
     _place(nodes, 0, 0, at)
     leaves = sum(nodes[i].yes is None for i in at)
+    line = min(LONGEST_LINE, int(WIDTH / leaves / LETTER) - 4)
     depth = -min(y for _, y in at.values())
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(10.4, LEVEL * (depth + 1)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, LEVEL * (depth + 1)), layout="constrained")
         axes = figure.add_subplot()
         for index, spot in at.items():
             node = nodes[index]
@@ -70,7 +76,7 @@ def tree_svg(key: str, title: str, nodes: Sequence[SurrogateNode]) -> str:
                 if child is not None:
                     _draw_edge(axes, spot, at[child], word)
             axes.text(
-                *spot, _said(node), fontsize=8.5, ha="center", va="center", zorder=3,
+                *spot, _said(node, line), fontsize=8.5, ha="center", va="center", zorder=3,
                 bbox={
                     "boxstyle": "round,pad=0.35" if leaf else "square,pad=0.35",
                     "facecolor": PAPER, "edgecolor": GREEN if leaf else BLUE, "linewidth": 1.4,

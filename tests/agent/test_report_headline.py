@@ -89,9 +89,11 @@ def test_many_warnings_are_counted_not_hidden(full_report: ComparisonReport) -> 
     many = replace(full_report.equity, sentences=(*lines, *(f"random: {i}." for i in range(7))))
     said = warnings(replace(full_report, equity=many))
     assert said[:2] == ("planner serves c worse.", "rule serves b worse.")
-    assert said[2:] == ("Groups served worse, 8 more: see Equity.",)
+    assert said[2:] == ("Gaps against groups of patients: 8 more; see Equity.",)
     back = warnings(replace(full_report, equity=replace(many, sentences=lines[:1])))
-    assert back == ("Groups served worse, 1 of policies further back: see Equity.",)
+    assert back == (
+        "Gaps against groups of patients: 1, all under policies further back; see Equity.",
+    )
 
 
 def test_a_gain_whose_interval_includes_zero_is_not_claimed(full_report: ComparisonReport) -> None:

@@ -248,8 +248,9 @@ def test_a_difference_that_is_not_significant_says_so(full_sections: dict[str, S
 
 def test_leaders_elsewhere_are_named(full_report: ComparisonReport) -> None:
     said = order_sentence(full_report)
-    assert said.startswith("cloned-ppo has the highest reward under 1 of 6 changes")
+    assert said.startswith("cloned-ppo has the highest mean reward under 1 of 6 changes")
     assert "dp under em_ciso" in said
+    assert "its interval lies above that of cloned-ppo" in said
     same = tuple(s for s in full_report.robustness if s.order[0] == "cloned-ppo")
     assert "all 1 changes too" in order_sentence(replace(full_report, robustness=same))
 

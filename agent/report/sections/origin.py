@@ -30,7 +30,8 @@ def folds(report: ComparisonReport) -> Section | Absent:
     if len(names) < 2:
         return Absent(title=title, why="one held-out fold was compared; --fold all takes them all.")
     table = Table(
-        caption="AUC gain on the patients of each fold; the folds' hospitals do not overlap.",
+        caption="AUC gain on the patients of each fold; the folds' hospitals do not overlap. "
+        "Sessions and training seeds redrawn.",
         columns=columns("policy", *((f"fold {name}", "AUC") for name in names)),
         rows=tuple(
             TableRow(

@@ -79,7 +79,7 @@ def _verdict(scenario: RobustnessScenario, home: str) -> str:
     if first == home:
         return "the same leader"
     clear = clearly_ahead(scenario, home)
-    return f"{first} leads" + ("" if clear else ", intervals overlap")
+    return first if clear else f"{first}, intervals overlap"
 
 
 def _row(scenario: RobustnessScenario, home: str) -> TableRow:
@@ -118,18 +118,26 @@ def _all_rewards(report: ComparisonReport) -> Table:
 
 
 def order_sentence(report: ComparisonReport) -> str:
-    """In how many scenarios the leader at home leads, and who leads in the others."""
+    """Under how many changes the leader at home leads, and who leads under the others."""
     home = report.best.name
     others = [s for s in report.robustness if leader(s) != home]
     n = len(report.robustness)
     if not others:
-        return f"{home} has the highest reward under all {n} changes too."
+        return f"{home} has the highest mean reward under all {n} changes too."
     under: dict[str, list[str]] = {}
     for s in others:
-        doubt = "" if clearly_ahead(s, home) else " (intervals overlap)"
-        under.setdefault(leader(s), []).append(f"{s.name}{doubt}")
+        under.setdefault(leader(s), []).append(s.name)
     named = "; ".join(f"{name} under {listed(where)}" for name, where in under.items())
-    return f"{home} has the highest reward under {n - len(others)} of {n} changes, {named}."
+    clear = [s.name for s in others if clearly_ahead(s, home)]
+    apart = (
+        f"Under {listed(clear)} its interval lies above that of {home}."
+        if clear
+        else f"Nowhere does its interval lie above that of {home}."
+    )
+    return (
+        f"{home} has the highest mean reward under {n - len(others)} of {n} changes; another "
+        f"policy has it in the rest: {named}. {apart}"
+    )
 
 
 def robustness(report: ComparisonReport) -> Section | Absent:
