@@ -14,7 +14,7 @@ from agent.report.palette import BLACK, BLUE, GREEN, PAPER
 from agent.report.svg import SETTINGS, to_svg
 from agent.report.words import percent
 
-LEVEL = 1.05
+LEVEL = 1.15
 """Inches a level takes."""
 WIDTH = 10.4
 LETTER = 0.072
@@ -36,7 +36,7 @@ def _place(
 
 
 def _said(node: SurrogateNode, line: int) -> str:
-    lines = textwrap.wrap(node.words, line) or [""]
+    lines = textwrap.wrap(node.words, line, break_long_words=False, break_on_hyphens=False)
     if node.agreement is not None:
         return "\n".join(
             [*lines, f"{percent(node.share)} come by", f"{percent(node.agreement)} same"]
@@ -76,7 +76,8 @@ def tree_svg(key: str, title: str, nodes: Sequence[SurrogateNode]) -> str:
                 if child is not None:
                     _draw_edge(axes, spot, at[child], word)
             axes.text(
-                *spot, _said(node, line), fontsize=8.5, ha="center", va="center", zorder=3,
+                *spot, _said(node, line if leaf else LONGEST_LINE), fontsize=8.5, ha="center",
+                va="center", zorder=3,
                 bbox={
                     "boxstyle": "round,pad=0.35" if leaf else "square,pad=0.35",
                     "facecolor": PAPER, "edgecolor": GREEN if leaf else BLUE, "linewidth": 1.4,
