@@ -246,7 +246,7 @@ def policy_statistics(
             pooled_auc_gain=Estimate.of(
                 pooled_gain(results, name), drawn.pooled[name], drawn.n[name]
             ),
-            improvement=_improvement(results, drawn, name),
+            improvement=improvement(results, drawn, name),
             differences=differences[name],
             regret=bootstrap_mean(sample(results, name, "regret"), rng),
             esper=Estimate.of(float(scores[0, i]), scores[1:, i], drawn.n[name]),
@@ -271,9 +271,8 @@ def _seed_means(results: Sequence[FoldResult], name: str) -> dict[str, tuple[flo
     }
 
 
-def _improvement(
-    results: Sequence[FoldResult], drawn: Replicates, name: str
-) -> dict[str, Estimate]:
+def improvement(results: Sequence[FoldResult], drawn: Replicates, name: str) -> dict[str, Estimate]:
+    """Chance that a policy earns more than each baseline in a session, redrawn."""
     found = {}
     for baseline, redrawn in drawn.improvement[name].items():
         pairs = [(r.figures(name, IMPROVED), r.figures(baseline, IMPROVED)) for r in results]

@@ -118,7 +118,7 @@ def summarise(
     return ComparisonReport(
         policies=policies,
         bounds=_bounds(results, rng),
-        everything=_reference(results, rng),
+        everything=reference_figures(results, rng),
         best_planner=planner,
         budget_g_co2e=bootstrap_mean(_single([r.reference.budget_g_co2e for r in results]), rng),
         provenance=provenance,
@@ -149,7 +149,10 @@ def _bounds(results: Sequence[FoldResult], rng: np.random.Generator) -> dict[str
     }
 
 
-def _reference(results: Sequence[FoldResult], rng: np.random.Generator) -> dict[str, Estimate]:
+def reference_figures(
+    results: Sequence[FoldResult], rng: np.random.Generator
+) -> dict[str, Estimate]:
+    """Gain and carbon of processing everything for everybody without a budget."""
     return {
         metric: bootstrap_mean(_single([getattr(r.reference, metric) for r in results]), rng)
         for metric in ("auc_gain", "g_co2e")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from agent.compare import Companions
     from agent.report.model import ComparisonReport
+    from agent.sessions import SessionSource
 
 ALL = "all"
 
@@ -21,8 +23,31 @@ def compare(
         str | None,
         typer.Option(
             help="Names with commas between: never, always:<transfer>, always-everything, random, "
-            "rule, price, ppo (trained here), or folders of policies. Default: all of them."
+            "rule, myopic, price, feedback, dp, mpc, planner; ppo, maskable-ppo, ppo-lagrangian, "
+            "cloned-ppo (trained here); or folders of policies. Default: all that need no "
+            "training, and --algorithms."
         ),
+    ] = None,
+    algorithms: Annotated[
+        str | None,
+        typer.Option(
+            help="Learned policies beside the default list, with commas between. "
+            "[default: maskable-ppo,cloned-ppo]"
+        ),
+    ] = None,
+    env: Annotated[
+        str,
+        typer.Option(
+            help="Id: greenboard/CaseReviewOneShot-v1, greenboard/CaseReviewSequential-v1 or "
+            "greenboard/CaseReview-v1."
+        ),
+    ] = "greenboard/CaseReviewSequential-v1",
+    preset: Annotated[
+        str | None, typer.Option(help="Settings of the sessions: default, hard, batched, swing.")
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Budget as a share of always processing everything, such as 0.2."),
     ] = None,
     fold: Annotated[
         str | None, typer.Option(help="Held-out fold, or 'all'; default: the last.")
@@ -32,13 +57,39 @@ def compare(
         int | None,
         typer.Option(min=2, help="Patients in a session. Default: 64, or half of a smaller fold."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How often ppo is trained.")] = 3,
-    ppo_steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 400_000,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How often each learned policy is trained. Three are quick and say little about "
+            "how trainings differ; take ten or more to conclude anything about learning.",
+        ),
+    ] = 3,
+    ppo_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of each training. [default: the algorithm's]"),
+    ] = None,
     warm_start: Annotated[
-        str, typer.Option(help="none, or price: ppo imitates the price policy first.")
+        str, typer.Option(help="Policy that cloned-ppo imitates first, such as price or planner.")
     ] = "none",
     trace: Annotated[
-        Path | None, typer.Option(help="Recorded grid trace; else a synthetic grid.")
+        list[Path] | None,
+        typer.Option(help="Recorded grid trace; again for several. Else a synthetic grid."),
+    ] = None,
+    robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness",
+            help="Also with other budgets, traces and hospitals, and more modalities missing.",
+        ),
+    ] = False,
+    other_trace: Annotated[
+        list[Path] | None,
+        typer.Option(help="Trace that no policy is prepared on, for --robustness; repeatable."),
+    ] = None,
+    cohort: Annotated[
+        Path | None,
+        typer.Option(help="The bundle's cohort folder, for gain and carbon by group of patients."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same report.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
@@ -46,30 +97,32 @@ def compare(
     """Compare policies on held-out patients and hours; write OUT/report.html and OUT/report.json.
 
     Policies are calibrated and trained on the patients of the other folds and the first 70 % of
-    the trace. All of them then review the same sessions.
+    each trace. All of them then review the same sessions.
 
     Examples:
       greenboard compare --bundle bundle --out report
 
-      greenboard compare --bundle bundle --out report --policies rule,price,ppo --fold all
-        --trace ../shared/data/carbon/em_gb.csv.gz
+      greenboard compare --bundle bundle --out report --env greenboard/CaseReview-v1
+        --preset hard --policies rule,price,planner,cloned-ppo --seeds 10 --fold all
+        --trace ../shared/data/carbon/em_gb.csv.gz --trace ../shared/data/carbon/cc_de.csv.gz
+        --cohort ../shared/data/tcga_nsclc --robustness
     """
     from datetime import UTC, datetime
 
-    from agent.compare import CompareConfig, compare_policies
+    from agent.compare import ALGORITHMS, CompareConfig, compare_policies
     from agent.report.render import write_report
-    from agent.sessions import SessionSource
     from api.cli.figures import note_smaller
     from api.cli.progress import stage_bar
     from api.cli.targets import check_out_folder
 
     check_out_folder(out)
-    opened = SessionSource.open(bundle, trace=trace)
+    opened = _open(bundle, env=env, preset=preset, budget=budget, traces=trace)
     held_out = None if fold is None else _folds(fold, opened.folds)
     source = opened.fitted(held_out or opened.folds[-1:], cases)
     note_smaller(source, opened, cases)
     config = CompareConfig(
         policies=None if policies is None else _names(policies),
+        algorithms=ALGORITHMS if algorithms is None else _names(algorithms),
         folds=held_out,
         sessions=sessions,
         training_seeds=seeds,
@@ -77,7 +130,10 @@ def compare(
         warm_start=warm_start,
         seed=seed,
         cases=cases,
+        robustness=robustness,
     )
+    companions = _companions(source, cohort, other_trace, robustness=robustness)
+    more = _words(env, preset, budget, cohort, other_trace)
     done: dict[str, int] = {}
     with stage_bar("compare") as show:
 
@@ -89,15 +145,82 @@ def compare(
             source,
             config,
             out,
-            command=config.command(bundle, trace, out),
+            command=config.command(bundle, trace, out, *more),
             created=datetime.now(UTC),
             progress=progress,
+            companions=companions,
         )
     page, figures = write_report(report, out)
     if as_json:
         typer.echo(figures.read_text(encoding="utf-8"), nl=False)
     else:
         _show(report, page, figures)
+
+
+def _open(
+    bundle: Path,
+    *,
+    env: str,
+    preset: str | None,
+    budget: float | None,
+    traces: list[Path] | None,
+) -> SessionSource:
+    from dataclasses import replace
+
+    from agent.sessions import SessionSource
+
+    source = SessionSource.open(bundle, trace=traces or None, env_id=env, preset=preset)
+    if budget is None:
+        return source
+    return replace(source, config=replace(source.config, budget_fraction=budget))
+
+
+def _companions(
+    source: SessionSource,
+    cohort: Path | None,
+    other_traces: list[Path] | None,
+    *,
+    robustness: bool,
+) -> Companions:
+    """What the sections beyond the figures need, read before the long work begins."""
+    from agent.compare import Companions
+    from agent.equity import attributes_of
+    from agent.errors import ComparisonError
+    from carbon.intensity.recorded import load_trace
+    from distill.cohort import read_cohort
+
+    if other_traces and not robustness:
+        raise ComparisonError("--other-trace is for --robustness; give both or neither.")
+    attributes = None
+    if cohort is not None:
+        read = read_cohort(cohort)
+        known = set(source.evidence.case_id) & set(read.case_id)
+        if not known:
+            raise ComparisonError(
+                f"{cohort} has none of the patients of the bundle ({source.evidence.cohort!r}); "
+                "give the cohort that it was trained on."
+            )
+        attributes = attributes_of(read.tables["clinical"], source.evidence.case_id)
+    return Companions(
+        attributes=attributes, other_traces=tuple(load_trace(p) for p in other_traces or ())
+    )
+
+
+def _words(
+    env: str,
+    preset: str | None,
+    budget: float | None,
+    cohort: Path | None,
+    other_traces: list[Path] | None,
+) -> tuple[str, ...]:
+    """The options that choose the sessions, to be quoted in the report."""
+    words = ["--env", env]
+    for flag, value in (("--preset", preset), ("--budget", budget), ("--cohort", cohort)):
+        if value is not None:
+            words += [flag, str(value)]
+    for trace in other_traces or ():
+        words += ["--other-trace", str(trace)]
+    return tuple(words)
 
 
 def _names(policies: str) -> tuple[str, ...]:
