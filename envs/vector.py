@@ -199,6 +199,8 @@ class CaseReviewVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _step_info(self, outcome: StepOutcome, idle: Bool[np.ndarray, " batch"]) -> Info:
         held = ~idle
         infos: Info = {}
+        if idle.all():  # nobody steps, so nobody has anything to say
+            return infos
         for key, value in self._engine.step_info(outcome).items():
             infos[key], infos[f"_{key}"] = value, held
         if outcome.terminated.any():

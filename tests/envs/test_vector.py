@@ -9,6 +9,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.case_review import CaseReviewEnv
+from envs.config import RULES
 from envs.errors import SessionError
 from envs.toy import toy_evidence
 from envs.vector import CaseReviewVectorEnv
@@ -17,12 +18,17 @@ EVIDENCE = toy_evidence(120, 0)
 MODES = ["mask", "price", "mask+price", "cmdp"]
 
 
-def arguments(mode: str = "mask+price") -> dict[str, Any]:
-    return {"evidence": EVIDENCE, "n_cases": 7, "budget_mode": mode, "slots_per_hour": 2}
+def arguments(mode: str = "mask+price", rules: str = "sequential") -> dict[str, Any]:
+    return {
+        "evidence": EVIDENCE, "n_cases": 7, "budget_mode": mode, "slots_per_hour": 2,
+        "rules": rules, "session_h_min": 4, "session_h_max": 9,
+    }  # fmt: skip
 
 
-def vector(n: int, autoreset: AutoresetMode, mode: str = "mask+price", **more: Any) -> Any:
-    return CaseReviewVectorEnv(n, autoreset_mode=autoreset, **arguments(mode), **more)
+def vector(
+    n: int, autoreset: AutoresetMode, mode: str = "mask+price", rules: str = "sequential"
+) -> Any:
+    return CaseReviewVectorEnv(n, autoreset_mode=autoreset, **arguments(mode, rules))
 
 
 def assert_rows_equal(infos: dict[str, Any], row: int, info: dict[str, Any]) -> None:
@@ -68,10 +74,11 @@ def test_next_step_batches_are_the_single_environments(mode: str) -> None:
             assert_rows_equal(infos, row, info)
 
 
-def test_same_step_batches_hand_over_the_last_observation_and_info() -> None:
+@pytest.mark.parametrize("rules", RULES)
+def test_same_step_batches_hand_over_the_last_observation_and_info(rules: str) -> None:
     seeds = [5, 6, 7]
-    batch = vector(3, AutoresetMode.SAME_STEP)
-    singles = [CaseReviewEnv(**arguments()) for _ in seeds]
+    batch = vector(3, AutoresetMode.SAME_STEP, rules=rules)
+    singles = [CaseReviewEnv(**arguments(rules=rules)) for _ in seeds]
     _, infos = batch.reset(seed=5)
     for env, seed in zip(singles, seeds):
         env.reset(seed=seed)
@@ -94,12 +101,13 @@ def test_same_step_batches_hand_over_the_last_observation_and_info() -> None:
             assert_rows_equal(infos, row, info)
 
 
+@pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("autoreset", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_gymnasiums_own_batch_of_singles_agrees(autoreset: AutoresetMode) -> None:
+def test_gymnasiums_own_batch_of_singles_agrees(autoreset: AutoresetMode, rules: str) -> None:
     """Same arrays, and the same infos key by key, as SyncVectorEnv makes of the single one."""
-    native = vector(4, autoreset)
+    native = vector(4, autoreset, rules=rules)
     sync = SyncVectorEnv(
-        [lambda: CaseReviewEnv(**arguments()) for _ in range(4)],
+        [lambda: CaseReviewEnv(**arguments(rules=rules)) for _ in range(4)],
         autoreset_mode=autoreset,
     )
     (seen, infos), (seen_sync, infos_sync) = native.reset(seed=20), sync.reset(seed=20)
