@@ -45,7 +45,8 @@ def begin(
     score = tables.logit.take(at)
     state.patient[rows] = draw.patient
     state.urgency[rows] = draw.urgency
-    state.arrive_h[rows] = np.ceil(draw.arrival_h)
+    # Who arrives during the last hour still comes up in it: every case is reviewed once at least.
+    state.arrive_h[rows] = np.minimum(np.ceil(draw.arrival_h), draw.session_h[:, None] - 1)
     state.deadline_h[rows] = draw.deadline_h
     state.closed_h[rows] = np.nan
     state.g_per_kwh[rows] = draw.g_per_kwh

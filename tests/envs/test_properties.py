@@ -16,6 +16,7 @@ from envs.engine import ReviewEngine
 from envs.gain import GainModel
 from envs.reward import midpoint_credit, pooled_auc, weighted_auc
 from envs.setup import ReviewSetup, build_setup
+from envs.sight import BATCH
 from envs.toy import toy_evidence
 
 EVIDENCE = {
@@ -28,7 +29,7 @@ STEP_LIMIT = 4000
 """No session of these sizes lasts as long: closed cases and the clock see to that."""
 
 PLAYS = settings(
-    max_examples=40,
+    max_examples=32,
     deadline=None,
     derandomize=True,
     database=None,
@@ -45,14 +46,15 @@ class Play:
         arguments: of :func:`build_setup`.
         seed: of the sessions and of the actions.
         lawful: share of the actions that keep to the mask.
-        thrifty: share of the lawful actions that end a visit, so that sessions differ in depth.
+        taste: weights of a transfer, of ``finalise`` and of ``defer``; with little taste for
+            closing, cases are late and open when the session ends.
     """
 
     modalities: int
     arguments: dict[str, Any]
     seed: int
     lawful: float
-    thrifty: float
+    taste: tuple[float, ...]
 
     def setup(self) -> ReviewSetup:
         return build_setup(
@@ -97,14 +99,14 @@ def plays(draw: st.DrawFn) -> Play:
         arguments=arguments,
         seed=draw(st.integers(0, 10_000)),
         lawful=draw(st.sampled_from([0.5, 1.0])),
-        thrifty=draw(st.sampled_from([0.0, 0.3, 0.8])),
+        taste=draw(st.sampled_from([(1, 1, 1), (0.3, 1, 0.5), (1, 0.02, 0.3), (0.2, 0.02, 1)])),
     )
 
 
 def actions_of(play: Play, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One random action a session."""
     n = mask.shape[1]
-    weight = np.where(np.arange(n) < n - 2, 1.0 - play.thrifty, 1.0) + 1e-9
+    weight = np.array([play.taste[0]] * (n - 2) + list(play.taste[1:]))
     lawful = (rng.random(mask.shape) ** (1.0 / weight) * mask).argmax(axis=1)
     return np.where(rng.random(len(mask)) < play.lawful, lawful, rng.integers(0, n, len(mask)))
 
@@ -294,26 +296,44 @@ def check_totals(engine: ReviewEngine, first: np.ndarray, sums: dict[str, np.nda
 
 
 @given(plays())
-@settings(PLAYS, max_examples=12)
+@settings(PLAYS, max_examples=8)
 def test_sessions_alone_are_the_batch_bit_for_bit(play: Play) -> None:
+    """Also where the batch is large enough to look things up that singles work out."""
     setup = play.setup()
-    seeds = [play.seed, play.seed + 7, play.seed + 8]
-    batch, singles = begun(setup, seeds), [begun(setup, [seed]) for seed in seeds]
+    seeds = [play.seed + row for row in range(BATCH + 1)]
+    batch = begun(setup, seeds)
+    singles = {row: begun(setup, [seeds[row]]) for row in (0, 5, BATCH)}
     rng = np.random.default_rng(play.seed)
     for _ in range(STEP_LIMIT):
         seen = batch.observe()
-        for row, single in enumerate(singles):
+        for row, single in singles.items():
             assert seen[row].tobytes() == single.observe()[0].tobytes()
             assert batch.mask[row].tobytes() == single.mask[0].tobytes()
         if batch.over.all():
             break
         actions = actions_of(play, batch.mask, rng)
         outcome = batch.step(actions)
-        for row, single in enumerate(singles):
+        for row, single in singles.items():
             alone = single.step(actions[row : row + 1])
             for key in ("reward", "terminated", "auc_gain", "g_co2e", "lateness_h", "invalid"):
                 assert getattr(outcome, key)[row] == getattr(alone, key)[0]
     totals = batch.totals()
-    for row, single in enumerate(singles):
+    for row, single in singles.items():
         for key, value in single.totals().items():
             assert np.asarray(totals[key][row]).tobytes() == np.asarray(value[0]).tobytes()
+
+
+def test_whoever_arrives_in_the_last_hour_comes_up_in_it() -> None:
+    """Otherwise a short session could end before anybody came up."""
+    setup = build_setup(
+        evidence=EVIDENCE[3], rules="worklist", n_cases=4, backlog=0.0, arrival_share=1.0,
+        session_h_min=1, session_h_max=1,
+    )  # fmt: skip
+    engine = begun(setup, list(range(BATCH + 1)))
+    assert (engine.state.hour == 0).all()
+    assert (engine.state.arrive_h == 0).all()
+    finalise = np.full(BATCH + 1, setup.catalogue.finalise)
+    for _ in range(4):
+        assert not engine.over.any()
+        engine.step(finalise)
+    assert engine.over.all()
