@@ -130,7 +130,10 @@ def _policy_fold(
     traces = {}
     if len(result.traces) > 1:
         for i, trace in enumerate(result.traces):
-            there = np.where(runs[0].trace_idx == i, fold.sessions, 0.0)
+            ran = runs[0].trace_idx == i
+            if not ran.any():
+                continue  # few sessions: nothing is known of this trace
+            there = np.where(ran, fold.sessions, 0.0)
             traces[trace] = {m: fold_mean(v, seeds, there) for m, v in values.items()}
     return _PolicyFold(
         metrics={m: fold_mean(v, seeds, fold.sessions) for m, v in values.items()},
@@ -160,7 +163,7 @@ def _rewards(result: FoldResult, name: str, values: Mapping[str, Draws]) -> Draw
     return np.asarray(values["auc_gain"] - charged - late * np.float32(terms.per_late_h))
 
 
-def _wins(ours: Draws, theirs: Draws) -> Draws:
+def _wins(ours: Draws, theirs: Float[np.ndarray, "others sessions replicates"]) -> Draws:
     """Of each of our runs, the share of their runs that it beats; a tie counts half."""
     won = np.zeros_like(ours)
     for one in theirs:
@@ -193,6 +196,7 @@ def _join(
             for m in METRICS
         }
         for trace in parts[0].traces
+        if all(trace in part.traces for part in parts)
     }
 
 
@@ -251,13 +255,24 @@ def policy_statistics(
             regret=bootstrap_mean(sample(results, name, "regret"), rng),
             esper=Estimate.of(float(scores[0, i]), scores[1:, i], drawn.n[name]),
             traces={
-                trace: {m: Estimate.of(*pair, drawn.n[name]) for m, pair in by_metric.items()}
+                trace: {
+                    m: Estimate.of(*pair, _runs_on(results, name, trace))
+                    for m, pair in by_metric.items()
+                }
                 for trace, by_metric in drawn.traces[name].items()
             },
             seeds=_seed_means(results, name),
         )
         for i, name in enumerate(names)
     }
+
+
+def _runs_on(results: Sequence[FoldResult], name: str, trace: str) -> int:
+    """Sessions times training seeds that ran on one of the traces."""
+    return sum(
+        int((r.reference.trace_idx == r.traces.index(trace)).sum()) * len(r.records[name])
+        for r in results
+    )
 
 
 def _seed_means(results: Sequence[FoldResult], name: str) -> dict[str, tuple[float, ...]]:
