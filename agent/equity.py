@@ -162,13 +162,19 @@ class _Group:
         return int(self.member.sum())
 
 
+def _place(group: str) -> tuple[bool, int, str]:
+    """Age bands by age, other groups by name, those not recorded last."""
+    band = AGE_BANDS.index(group) if group in AGE_BANDS else 0
+    return group == NOT_RECORDED, band, group
+
+
 def _groups(
     attributes: Mapping[str, Sequence[str]], seen: Bool[np.ndarray, " patients"]
 ) -> list[_Group]:
     found = []
     for attribute, values in attributes.items():
         column = np.array(values)
-        for group in sorted(set(column[seen].tolist())):
+        for group in sorted(set(column[seen].tolist()), key=_place):
             member = seen & (column == group)
             found.append(_Group(attribute=attribute, group=group, member=member))
     return found
