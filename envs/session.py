@@ -254,12 +254,14 @@ def _arrival(
 ) -> Float64[np.ndarray, "batch cases"]:
     """A backlog at hour 0; the others uniform over the first part of the session.
 
-    Given how many come, that is a Poisson process.
+    Given how many come, that is a Poisson process. The last hour's beginning is the latest, so that
+    everybody can come up.
     """
     if rules != "worklist":
         return np.zeros(order.shape)
     backlog = np.argsort(order, axis=1) < round(config.backlog * config.n_cases)
-    return np.where(backlog, 0.0, when * config.arrival_share * session_h[:, None])
+    latest = np.minimum(config.arrival_share * session_h, session_h - 1.0)
+    return np.where(backlog, 0.0, when * latest[:, None])
 
 
 def _urgency(
