@@ -131,14 +131,16 @@ class Before:
     score: np.ndarray
     closed_h: np.ndarray
     was_deferred: np.ndarray
+    promised_g: np.ndarray
 
 
 def before(engine: ReviewEngine) -> Before:
-    state = engine.state
+    state, layout = engine.state, engine.setup.layout
     return Before(
         state.over.copy(), engine.mask.copy(), state.case.copy(), state.hour.copy(),
         state.slots.copy(), state.spent_g.copy(), state.set_idx.copy(), state.score.copy(),
         state.closed_h.copy(), state.was_deferred.copy(),
+        layout.physical(engine.observe(), "g_co2e"),
     )  # fmt: skip
 
 
@@ -209,6 +211,9 @@ def check_step(
     assert (state.hour >= then.hour)[live].all()
     assert state.spent_g - then.spent_g == pytest.approx(outcome.g_co2e, rel=1e-9, abs=1e-9)
     assert (outcome.g_co2e[~ran] == 0.0).all()
+    # What the observation said a transfer would emit, the start of a run included, it does emit.
+    promised = then.promised_g[rows[ran], actions[ran]]
+    assert outcome.g_co2e[ran] == pytest.approx(promised, rel=1e-5, abs=1e-9)
     assert (outcome.auc_gain[~ran] == 0.0).all()
     moved = state.set_idx != then.set_idx
     assert (moved.sum(axis=1) == ran).all()
