@@ -117,6 +117,15 @@ def begun(setup: ReviewSetup, seeds: list[int]) -> ReviewEngine:
     return engine
 
 
+def used(play: Play, setup: ReviewSetup, seed: int, rng: np.random.Generator) -> ReviewEngine:
+    """One session, begun where another was broken off: nothing of that may be left."""
+    engine = begun(setup, [seed + 1000])
+    for _ in range(15):
+        engine.step(actions_of(play, engine.mask, rng))
+    engine.begin(np.arange(1), [np.random.default_rng(seed)])
+    return engine
+
+
 @dataclass(frozen=True)
 class Before:
     """What a step may change, as it was."""
@@ -306,9 +315,9 @@ def test_sessions_alone_are_the_batch_bit_for_bit(play: Play) -> None:
     """Also where the batch is large enough to look things up that singles work out."""
     setup = play.setup()
     seeds = [play.seed + row for row in range(BATCH + 1)]
-    batch = begun(setup, seeds)
-    singles = {row: begun(setup, [seeds[row]]) for row in (0, 5, BATCH)}
     rng = np.random.default_rng(play.seed)
+    batch = begun(setup, seeds)
+    singles = {row: used(play, setup, seeds[row], rng) for row in (0, 5, BATCH)}
     for _ in range(STEP_LIMIT):
         seen = batch.observe()
         for row, single in singles.items():
@@ -342,3 +351,26 @@ def test_whoever_arrives_in_the_last_hour_comes_up_in_it() -> None:
         assert not engine.over.any()
         engine.step(finalise)
     assert engine.over.all()
+
+
+def test_what_is_open_at_the_end_is_late_by_its_own_deadline() -> None:
+    """One slot an hour, ten waiting cases, each taking it: most are never closed by anybody."""
+    setup = build_setup(
+        evidence=EVIDENCE[3], rules="worklist", n_cases=10, backlog=1.0, slots_per_hour=1,
+        session_h_min=4, session_h_max=4, slack_min_h=1.5, slack_max_h=1.5, urgent_fraction=0.0,
+        budget_mode="price", auc_per_late_h=0.01,
+    )  # fmt: skip
+    engine, catalogue = begun(setup, [0, 1, 2]), setup.catalogue
+    late, paid = np.zeros(3), np.zeros(3)
+    while not engine.over.all():
+        wants = np.where(engine.state.slots > 0, 0, catalogue.finalise)
+        lawful = engine.mask[np.arange(3), wants]
+        outcome = engine.step(np.where(lawful, wants, engine.mask.argmax(axis=1)))
+        late += outcome.lateness_h
+        paid += outcome.auc_gain - outcome.g_co2e * setup.price_per_g - outcome.reward
+    totals = engine.totals()
+    # Four are closed in hours 0 to 3, those of hours 2 and 3 late by .5 and 1.5 h; six at hour 4.
+    assert totals["n_late"].tolist() == [8, 8, 8]
+    assert late == pytest.approx([0.5 + 1.5 + 6 * 2.5] * 3)
+    assert totals["total_lateness_h"] == pytest.approx(late)
+    assert paid == pytest.approx(late * 0.01)
