@@ -17,3 +17,7 @@ class RlTrainingError(AgentError, ValueError):
 
 class ComparisonError(AgentError, ValueError):
     """A comparison that cannot be run as asked."""
+
+
+class OffPolicyError(AgentError, ValueError):
+    """A log of decisions that cannot say what another policy would have done."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import rl_sweep, rl_tune
+from api.cli import rl_ope, rl_sweep, rl_tune
 from api.cli.grid_options import TokenFile, Zone
 from api.cli.rl_options import (
     Algorithm,
@@ -163,3 +163,5 @@ def train(
 
 app.command("tune")(rl_tune.tune)
 app.command("sweep")(rl_sweep.sweep)
+app.command("log")(rl_ope.log)
+app.command("ope")(rl_ope.ope)
