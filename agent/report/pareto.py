@@ -103,7 +103,7 @@ def close_up(report: ComparisonReport) -> tuple[PolicyResult, ...]:
     if top <= 0:
         return ()
     near = tuple(p for p in report.policies if p.figures["auc_gain"].value >= TOP * top)
-    if not 3 <= len(near) < len(report.policies):
+    if not 4 <= len(near) < len(report.policies):
         return ()
     return near if _area(report, near) < CROWDED * _area(report, report.policies) else ()
 

@@ -70,9 +70,10 @@ def _setting(report: ComparisonReport) -> str:
         f"sessions for every policy; grid: {p['trace']['name']}{made_up}, evaluation period.",
     ]
     if "budget_fraction" in config:
+        slots = config["slots_per_hour"]
         facts.append(
             f"The carbon budget is {percent(config['budget_fraction'])} of what processing "
-            f"everything would take; {config['slots_per_hour']} slots an hour."
+            f"everything would take; {slots} slot{'s' if slots != 1 else ''} an hour."
         )
     if config.get("swing", 1.0) != 1.0:
         facts.append(f"Stress: the grid's swing was multiplied by {config['swing']:g}.")

@@ -80,7 +80,7 @@ def _references(report: ComparisonReport) -> list[TableRow]:
     dash = Cell(text="-")
     rows = [
         TableRow(
-            head=Cell(text="everything for everybody", small=("without a budget",)),
+            head=Cell(text="everything for everybody", small=("no budget, but the same slots",)),
             cells=cells(
                 figure_cell(report.everything["auc_gain"]), dash,
                 figure_cell(report.everything["g_co2e"], 0), "100%", dash, dash, dash, dash,
@@ -105,18 +105,19 @@ def redrawn(report: ComparisonReport) -> str:
     """What the intervals of gain, carbon and reward redraw."""
     if report.statistics:
         seeds = ", sessions and training seeds" if report.learned else " and sessions"
-        return (
-            f"over redrawn folds, patients{seeds} (interquartile mean and regret: sessions alone)"
-        )
+        return f"over redrawn folds, patients{seeds}"
     return "over redrawn sessions" + (" and training seeds" if report.learned else "")
 
 
 def policies_table(report: ComparisonReport) -> Table:
     """Every policy with its figures, the highest reward first; below it what to compare with."""
+    alone = ""
+    if report.statistics:
+        alone = "; of interquartile means, regret and the grey rows over redrawn sessions alone"
     planner = f"against {report.best_planner}" if report.best_planner else "no planner took part"
     return Table(
         caption="Means over sessions with 95 % intervals in small type, "
-        f"{redrawn(report)}. The highest reward is shaded; bold: on the Pareto front; plain: "
+        f"{redrawn(report)}{alone}. The highest reward is shaded; bold: on the Pareto front; plain: "
         "dominated.",
         columns=(
             *columns(
