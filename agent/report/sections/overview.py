@@ -117,8 +117,8 @@ def policies_table(report: ComparisonReport) -> Table:
     planner = f"against {report.best_planner}" if report.best_planner else "no planner took part"
     return Table(
         caption="Means over sessions with 95 % intervals in small type, "
-        f"{redrawn(report)}{alone}. The highest reward is shaded; bold: on the Pareto front; plain: "
-        "dominated.",
+        f"{redrawn(report)}{alone}. The highest reward is shaded; bold: on the Pareto front; "
+        "plain: dominated.",
         columns=(
             *columns(
                 "policy", ("AUC gain", "mean"), ("AUC gain", "interquartile mean"),

@@ -140,6 +140,23 @@ def order_sentence(report: ComparisonReport) -> str:
     )
 
 
+def _leaders(report: ComparisonReport) -> Table:
+    return Table(
+        caption="Who leads under each change, and how far the order of all policies agrees with "
+        "the order as prepared.",
+        columns=(
+            Column(title="change"),
+            Column(title="what was changed", text=True),
+            Column(title="highest reward", text=True),
+            *columns(
+                ("AUC gain", "leader's, AUC"), ("carbon", "leader's, gCO2e"),
+                ("reward", "leader's"), ("same order", "Kendall's tau"),
+            ),
+        ),
+        rows=tuple(_row(s, report.best.name) for s in report.robustness),
+    )  # fmt: skip
+
+
 def robustness(report: ComparisonReport) -> Section | Absent:
     """Small multiples of rewards, and the order of policies in each scenario."""
     if not report.robustness:
@@ -157,20 +174,6 @@ def robustness(report: ComparisonReport) -> Section | Absent:
         "robustness", "Rewards where something has changed", _panels(report), styles(report),
         columns=4,
     )  # fmt: skip
-    table = Table(
-        caption="Who leads under each change, and how far the order of all policies agrees with "
-        "the order as prepared.",
-        columns=(
-            Column(title="change"),
-            Column(title="what was changed", text=True),
-            Column(title="highest reward", text=True),
-            *columns(
-                ("AUC gain", "leader's, AUC"), ("carbon", "leader's, gCO2e"),
-                ("reward", "leader's"), ("same order", "Kendall's tau"),
-            ),
-        ),
-        rows=tuple(_row(s, report.best.name) for s in report.robustness),
-    )  # fmt: skip
     blocks: tuple[Block, ...] = (
         Text(words=intro),
         drawn(
@@ -178,7 +181,7 @@ def robustness(report: ComparisonReport) -> Section | Absent:
             "Reward with 95 % intervals, the policies in the same order in every panel; the filled "
             "marker leads. Each panel has its own scale. Nothing was prepared anew.",
         ),
-        table,
+        _leaders(report),
         _all_rewards(report),
     )
     return Section(key="robustness", title=TITLE, blocks=blocks)
