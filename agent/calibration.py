@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agent.errors import ComparisonError
 from agent.planner_fit import TrainingCases, first_gains, fit_demand, fit_program
+from agent.planner_search import search
 from agent.policies.plan_files import planner_kind
 from agent.policies.plan_settings import PlanSettings, settings_for
 from agent.policies.planner import PlannedPolicy
@@ -17,6 +18,7 @@ from envs.setup import ReviewSetup
 STEPS = 14
 LOWEST_G_PER_AUC = 1.0
 HIGHEST_G_PER_AUC = 1e9
+SEARCH_SESSIONS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def calibrate(name: str, setup: ReviewSetup, seeds: Sequence[int]) -> PlannedPol
     price = config.g_per_auc if config.charges_price else None
     settings = settings_for(kind, config, setup.rules, g_per_auc=price)
     policy = fitted(TrainingCases(setup=setup), settings, name)
-    return policy
+    return search(policy, setup, seeds[:SEARCH_SESSIONS]) if len(seeds) else policy
 
 
 def fitted(cases: TrainingCases, settings: PlanSettings, name: str) -> PlannedPolicy:

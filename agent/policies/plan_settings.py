@@ -29,6 +29,8 @@ class PlanSettings(BaseModel):
         arrival_share: part of the session in which cases arrive.
         min_gain: AUC that a transfer must gain beyond its costs.
         clean_share: work is reckoned to be done in this cleanest share of the hours forecast.
+        spend: share of the budget left that prices give out; running dry costs more than a rest
+            that is left over.
         slot_yield: share of the slots that will find a case waiting.
         slot_weight: the clearing price of a slot counts this much.
         wait_gain: AUC that a wait must bring at least.
@@ -53,7 +55,8 @@ class PlanSettings(BaseModel):
     arrival_share: float = Field(default=0.75, ge=0.0, le=1.0)
     min_gain: float = Field(default=1e-4, ge=0.0, allow_inf_nan=False)
     clean_share: float = Field(default=1.0, gt=0.0, le=1.0)
-    slot_yield: float = Field(default=0.9, gt=0.0, allow_inf_nan=False)
+    spend: float = Field(default=0.85, gt=0.0, allow_inf_nan=False)
+    slot_yield: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     slot_weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     wait_gain: float = Field(default=1e-5, ge=0.0, allow_inf_nan=False)
     wait_share: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)

@@ -132,7 +132,7 @@ class PlannedPolicy:
         # work is done at the cleaner hours, by a policy that waits
         share = max(1, round(settings.clean_share * path.shape[1]))
         typical = np.maximum(np.sort(path, axis=1)[:, :share].mean(axis=1), GRAMS_APART)
-        kwh = np.maximum(view.budget_g, 0.0) / typical / view.cases_left
+        kwh = settings.spend * np.maximum(view.budget_g, 0.0) / typical / view.cases_left
         slots = np.full(len(path), np.inf)
         if settings.slots_bind:
             left = settings.slots_per_hour * np.maximum(view.time_left_h, 0.0)
