@@ -112,6 +112,7 @@ def test_the_style_sheet_has_the_palette_that_is_tested() -> None:
     for tone in (*TONES, *GROUND):
         assert (light[f"tone-{tone.name}"], dark[f"tone-{tone.name}"]) == (tone.light, tone.dark)
     assert (light["page"], dark["page"]) == (PAGE.light, PAGE.dark)
+    assert all(contrast(scheme["accent"], scheme["page"]) >= 4.5 for scheme in (light, dark))
 
 
 def test_print_shows_what_is_folded_and_stays_light() -> None:
