@@ -31,6 +31,9 @@ BOUNDS: dict[str, tuple[float, float, bool]] = {
     "gamma": (0.0, 1.0, False),
     "reward_scale": (1e-9, 1e9, False),
     "rollouts_per_chunk": (1, 10_000, True),
+    "advice_weight": (0.0, 100.0, False),
+    "calibration_sessions": (1, 100_000, True),
+    "burn_in": (0, 100_000, True),
     "clone_sessions": (1, 100_000, True),
     "clone_epochs": (0, 1000, True),
     "clone_batch": (2, 10**6, True),
@@ -72,6 +75,12 @@ class TrainPpoConfig:
         reward_scale: factor on the reward in training; keeps the value loss of order 1.
         rollouts_per_chunk: rollouts between checkpoints; each chunk starts from new sessions.
         warm_start: policy that is imitated first; ``none`` starts from nothing.
+        guided: whether the imitated policy's advice is an input of the network for good; training
+            then starts from exactly its decisions and learns where to depart from them.
+        advice_weight: log-odds that the advice adds at first; lower explores more.
+        calibration_sessions: sessions that the imitated policy is calibrated on.
+        burn_in: steps that each chunk's sessions are run on before learning from them, so that
+            they are not all at their beginning.
         clone_sessions: sessions that the imitated policy shows.
         clone_epochs: passes over its decisions.
         clone_batch: decisions in one gradient step of the imitation.
@@ -89,7 +98,7 @@ class TrainPpoConfig:
     num_envs: int = 256
     n_steps: int = 64
     batch_size: int = 4096
-    n_epochs: int = 4
+    n_epochs: int = 3
     learning_rate: float = 7e-4
     clip_range: float = 0.2
     target_kl: float = 0.03
@@ -101,6 +110,10 @@ class TrainPpoConfig:
     reward_scale: float = 3.0
     rollouts_per_chunk: int = 4
     warm_start: WarmStart = NO_TEACHER
+    guided: bool = False
+    advice_weight: float = 5.0
+    calibration_sessions: int = 32
+    burn_in: int = 0
     clone_sessions: int = 192
     clone_epochs: int = 8
     clone_batch: int = 512
@@ -139,6 +152,9 @@ def _check(name: str, value: object) -> None:
                 f"Unknown {name.replace('_', ' ')} {value!r}; choose one of "
                 f"{', '.join(CHOICES[name])}."
             )
+    elif name == "guided":
+        if not isinstance(value, bool):
+            raise RlTrainingError(f"guided is {value!r}; it must be true or false.")
     elif name == "hidden":
         widths = value if isinstance(value, tuple) else ()
         if len(widths) != 2 or not all(isinstance(w, int) and 1 <= w <= 4096 for w in widths):
@@ -231,7 +247,7 @@ def to_toml(config: TrainPpoConfig, comment: str = "") -> str:
     lines = [f"# {line}" for line in comment.splitlines()]
     for field in fields(config):
         value = getattr(config, field.name)
-        shown = f'"{value}"' if isinstance(value, str) else repr(value)
+        shown = f'"{value}"' if isinstance(value, str) else repr(value).lower()
         if isinstance(value, tuple):
             shown = f"[{', '.join(map(str, value))}]"
         lines.append(f"{field.name} = {shown}")

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from agent.algorithms import TrainPpoConfig
 from agent.calibration import calibrate, calibrate_price
 from agent.network import MaskableScoringPolicy
+from agent.policies.files import PolicyFile, write_policy
+from agent.policies.guide import with_advice
+from agent.policies.plan_files import planner_kind, write_plan
+from agent.policies.planner import PlannedPolicy
 from agent.policies.price import PricePolicy
 from agent.policies.protocol import Policy
 from agent.rollout import start_sessions
+from agent.training_task import TrainingTask
 from envs.setup import ReviewSetup
 
 CALIBRATION_SESSIONS = 64
@@ -46,6 +54,7 @@ class CloneSettings:
         batch: decisions in one gradient step.
         learning_rate: Adam's first step size; it falls to 0 along a cosine.
         reward_scale: what training will multiply rewards with.
+        guided: whether the network reads the decisions as advice; only the returns are fitted then.
     """
 
     seed: int
@@ -54,29 +63,51 @@ class CloneSettings:
     batch: int
     learning_rate: float
     reward_scale: float
+    guided: bool = False
 
 
-def calibrated_price_policy(setup: ReviewSetup, seed: int) -> PricePolicy:
+def calibrated_price_policy(
+    setup: ReviewSetup, seed: int, sessions: int = CALIBRATION_SESSIONS
+) -> PricePolicy:
     """The price policy at the price that spends the budget of these training sessions."""
     relaxed = replace(setup, config=replace(setup.config, budget_mode="price"))
-    price = calibrate_price(relaxed, range(seed, seed + CALIBRATION_SESSIONS))
+    price = calibrate_price(relaxed, range(seed, seed + sessions))
     return PricePolicy(layout=setup.layout, catalogue=setup.catalogue, g_per_auc=price.g_per_auc)
 
 
-def teacher_policy(name: str, setup: ReviewSetup, seed: int) -> Policy:
+def teacher_policy(
+    name: str, setup: ReviewSetup, seed: int, sessions: int = CALIBRATION_SESSIONS
+) -> Policy:
     """The policy to imitate, calibrated on these training sessions.
 
     Args:
         name: ``price``, or a planner that :func:`agent.calibration.calibrate` knows.
         setup: TRAINING sessions.
         seed: of the first session.
+        sessions: how many to calibrate on.
 
     Raises:
         PolicyError: if there is none of this name.
     """
     if name == "price":
-        return calibrated_price_policy(setup, seed)
-    return calibrate(name, setup, range(seed, seed + CALIBRATION_SESSIONS))
+        return calibrated_price_policy(setup, seed, sessions)
+    return calibrate(name, setup, range(seed, seed + sessions))
+
+
+def write_guide(task: TrainingTask, config: TrainPpoConfig, folder: Path) -> Path:
+    """Keep the calibrated policy to imitate as a policy directory, to be opened again."""
+    setup, name = task.setup, config.warm_start
+    teacher = teacher_policy(name, setup, config.seed, config.calibration_sessions)
+    facts = {**task.provenance, "calibration_sessions": config.calibration_sessions}
+    if isinstance(teacher, PlannedPolicy):
+        kind = planner_kind(name)
+        return write_plan(folder, kind, teacher, provenance=facts, patients=task.patients)
+    price = cast(PricePolicy, teacher)
+    stored = PolicyFile.for_layout(
+        setup.layout, setup.catalogue, kind="price", name=name, g_per_auc=price.g_per_auc,
+        provenance=facts,
+    )  # fmt: skip
+    return write_policy(folder, stored, patients=task.patients)
 
 
 def demonstrate(policy: Policy, setup: ReviewSetup, seed: int, sessions: int) -> Demonstrations:
@@ -109,8 +140,11 @@ def clone(policy: MaskableScoringPolicy, shown: Demonstrations, how: CloneSettin
     Returns:
         The share of the shown decisions that the network takes as well.
     """
+    seen = shown.observation
+    if how.guided:
+        seen = with_advice(seen, shown.action, shown.mask.shape[1])
     observation, action, mask = (
-        torch.as_tensor(array) for array in (shown.observation, shown.action, shown.mask)
+        torch.as_tensor(array) for array in (seen, shown.action, shown.mask)
     )
     returns = torch.as_tensor(shown.return_to_go * how.reward_scale, dtype=torch.float32)
     rng = np.random.default_rng(how.seed)
@@ -121,7 +155,9 @@ def clone(policy: MaskableScoringPolicy, shown: Demonstrations, how: CloneSettin
         for rows in np.array_split(rng.permutation(len(action)), parts):
             at = torch.as_tensor(rows)
             value, log_prob, _ = policy.evaluate_actions(observation[at], action[at], mask[at])
-            loss = (value.flatten() - returns[at]).square().mean() - log_prob.mean()
+            loss = (value.flatten() - returns[at]).square().mean()
+            if not how.guided:  # what is advised is what was done: there is nothing to imitate
+                loss = loss - log_prob.mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -40,17 +40,38 @@ CLOSED_LOGIT = -1e8
 AnyPolicy = ActorCriticPolicy | MaskableActorCriticPolicy
 
 
+class Advice(nn.Module):
+    """What a guide's advice adds to the preferences: for a transfer, for finalise, for defer."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((3,), start))
+
+    def forward(self, advised: torch.Tensor) -> torch.Tensor:
+        """Log-odds [batch, actions] from the advice, one column an action."""
+        transfers = self.weight[:1].expand(advised.shape[1] - 2)
+        return advised * torch.cat((transfers, self.weight[1:]))
+
+
 class ScoringNetwork(nn.Module):
     """Logits of every action and the value, from scaled observations.
 
     Args:
         index: where the layout keeps the features; used in training only, not stored.
         hidden: widths of the two layers that score a transfer.
+        advice_weight: what a guide's advice is worth at first, in log-odds; None without a guide.
     """
 
-    def __init__(self, index: FeatureIndex, hidden: tuple[int, int] = (64, 64)) -> None:
+    def __init__(
+        self,
+        index: FeatureIndex,
+        hidden: tuple[int, int] = (64, 64),
+        advice_weight: float | None = None,
+    ) -> None:
         super().__init__()
-        self.n_transfers = index.n_transfers
+        self.n_transfers, self.n_fields = index.n_transfers, index.n_fields
+        self.guided = advice_weight is not None
+        self.advice = Advice(advice_weight or 0.0)
         first, second = hidden
         self.register_buffer("context_at", torch.as_tensor(index.context), persistent=False)
         self.register_buffer("action_at", torch.as_tensor(index.action), persistent=False)
@@ -92,7 +113,14 @@ class ScoringNetwork(nn.Module):
             raw[:, first : first + len(LEAD_FIELDS)]
             / field("intensity_now").clamp_min(LEAST_INTENSITY),
         )
-        return torch.cat((raw, torch.cat(ratios, dim=1).clamp_max(MOST)), dim=1)
+        advised = self.advised(observation)[:, self.n_transfers :]
+        return torch.cat((raw, torch.cat(ratios, dim=1).clamp_max(MOST), advised), dim=1)
+
+    def advised(self, observation: torch.Tensor) -> torch.Tensor:
+        """As :func:`agent.policies.features.advice_of`."""
+        if self.guided:
+            return observation[:, self.n_fields :]
+        return observation.new_zeros((len(observation), self.n_transfers + 2))
 
     def actions(self, observation: torch.Tensor) -> torch.Tensor:
         """As :func:`agent.policies.features.action_features`."""
@@ -100,7 +128,8 @@ class ScoringNetwork(nn.Module):
         raw = flat.view(len(observation), self.n_transfers, len(ACTION))
         at = ACTION.index("g_co2e")
         grams = raw[..., at : at + 1]
-        return torch.cat((raw, (grams * grams).clamp_max(MOST)), dim=2)
+        advised = self.advised(observation)[:, : self.n_transfers].unsqueeze(2)
+        return torch.cat((raw, (grams * grams).clamp_max(MOST), advised), dim=2)
 
     def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits [batch, actions] before masking, and values [batch, 1]."""
@@ -112,6 +141,8 @@ class ScoringNetwork(nn.Module):
         pooled = (hidden * runnable).amax(dim=1)
         other = torch.relu(self.other_in(torch.cat((context, pooled), dim=1)))
         logits = torch.cat((self.action_out(hidden).squeeze(2), self.other_out(other)), dim=1)
+        if self.guided:
+            logits = logits + self.advice(self.advised(observation))
         return logits, self.value(context, actions, runnable)
 
     def value(
@@ -128,10 +159,14 @@ class ScoringExtractor(BaseFeaturesExtractor):
     """The network as SB3's features extractor: its features are the logits and the value."""
 
     def __init__(
-        self, observation_space: spaces.Box, index: FeatureIndex, hidden: tuple[int, int]
+        self,
+        observation_space: spaces.Box,
+        index: FeatureIndex,
+        hidden: tuple[int, int],
+        advice_weight: float | None = None,
     ) -> None:
-        super().__init__(observation_space, index.n_transfers + 3)
-        self.network = ScoringNetwork(index, hidden)
+        super().__init__(observation_space, index.n_actions + 1)
+        self.network = ScoringNetwork(index, hidden, advice_weight)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Logits and value side by side."""
@@ -218,11 +253,17 @@ class MaskableScoringPolicy(MaskableActorCriticPolicy):
         return value, log_probs.gather(1, actions.long().view(-1, 1)).squeeze(1), entropy
 
 
-def policy_settings(index: FeatureIndex, hidden: tuple[int, int]) -> dict[str, Any]:
+def policy_settings(
+    index: FeatureIndex, hidden: tuple[int, int], advice_weight: float | None = None
+) -> dict[str, Any]:
     """SB3's ``policy_kwargs`` for either policy."""
     return {
         "features_extractor_class": ScoringExtractor,
-        "features_extractor_kwargs": {"index": index, "hidden": hidden},
+        "features_extractor_kwargs": {
+            "index": index,
+            "hidden": hidden,
+            "advice_weight": advice_weight,
+        },
         "net_arch": [],
         "ortho_init": False,
     }

@@ -52,16 +52,27 @@ def export_policy(
     name: str,
     provenance: Mapping[str, Any],
     patients: Collection[str],
+    guide: str | None = None,
 ) -> Path:
     """Write a network as a policy directory that needs neither torch nor SB3.
+
+    Args:
+        weights: the network.
+        setup: the sessions that it was trained on.
+        out: made if it is not there; holds the guide already, where there is one.
+        kind: the algorithm.
+        name: in reports.
+        provenance: how it was trained.
+        patients: hashed case ids of those it was trained on.
+        guide: name of the planner in ``out/guide`` whose advice is one of the network's inputs.
 
     Raises:
         RlTrainingError: if ONNX does not answer as NumPy does.
     """
     content, entry = pack_weights(weights.to_tensors())
     index = FeatureIndex.of(setup.layout)
-    graph = onnx_bytes(weights, index, setup.layout.size)
-    check_onnx(graph, weights, index, setup)
+    graph = onnx_bytes(weights, index, guided=guide is not None)
+    check_onnx(graph, weights, index, setup, guided=guide is not None)
     stored = PolicyFile.for_layout(
         setup.layout,
         setup.catalogue,
@@ -69,6 +80,7 @@ def export_policy(
         name=name,
         features=feature_names(),
         weights=entry,
+        guide=guide,
         provenance=dict(provenance),
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -98,19 +110,21 @@ class _Graph:
         return out
 
 
-def onnx_bytes(weights: ScoringWeights, index: FeatureIndex, n_fields: int) -> bytes:
+def onnx_bytes(weights: ScoringWeights, index: FeatureIndex, *, guided: bool) -> bytes:
     """The network with one layout's positions, for any batch size.
 
     Args:
         weights: the network.
         index: where the layout keeps the features.
-        n_fields: length of an observation.
+        guided: whether the advice of a guide follows the observation, one column an action.
 
     Returns:
         A model ``observation [batch, fields] -> logits [batch, actions], value [batch]``; closed
         actions are for the caller to mask.
     """
     graph = _Graph()
+    n_columns = index.n_fields + (index.n_actions if guided else 0)
+    _advice(graph, weights, index, guided=guided)
     context = _context(graph, index)
     actions, is_open = _actions(graph, index)
     _logits(graph, weights, (context, actions, is_open))
@@ -121,7 +135,7 @@ def onnx_bytes(weights: ScoringWeights, index: FeatureIndex, n_fields: int) -> b
         helper.make_graph(
             graph.nodes,
             "action_scoring",
-            [helper.make_tensor_value_info("observation", kind, [batch, n_fields])],
+            [helper.make_tensor_value_info("observation", kind, [batch, n_columns])],
             [
                 helper.make_tensor_value_info("logits", kind, [batch, index.n_transfers + 2]),
                 helper.make_tensor_value_info("value", kind, [batch]),
@@ -133,6 +147,21 @@ def onnx_bytes(weights: ScoringWeights, index: FeatureIndex, n_fields: int) -> b
         producer_name="greenboard",
     )
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _advice(graph: _Graph, w: ScoringWeights, index: FeatureIndex, *, guided: bool) -> None:
+    """The advice for transfers and for the rest, and what it adds to the preferences."""
+    first, n = index.n_fields if guided else 0, index.n_transfers
+    at = graph.constant("advice_at", np.arange(first, first + index.n_actions, dtype=np.int64))
+    advised = graph.add("Gather", "columns", "observation", at, axis=1)
+    if not guided:
+        advised = graph.add("Mul", "no_advice", advised, graph.number("zero", 0.0))
+    split = graph.ints("advice_parts", n, index.n_actions - n)
+    graph.nodes.append(
+        helper.make_node("Split", [advised, split], ["for_transfers", "for_others"], axis=1)
+    )
+    weight = np.append(np.repeat(w.advice_weight[0], n), w.advice_weight[1:])
+    graph.add("Mul", "advice", advised, graph.constant("advice_weight", weight))
 
 
 def _context(graph: _Graph, index: FeatureIndex) -> str:
@@ -176,7 +205,8 @@ def _context(graph: _Graph, index: FeatureIndex) -> str:
         axis=1,
     )  # fmt: skip
     most = graph.number("most", MOST)
-    return graph.add("Concat", "context", raw, graph.add("Min", "ratios_", ratios, most), axis=1)
+    ratios = graph.add("Min", "ratios_", ratios, most)
+    return graph.add("Concat", "context", raw, ratios, "for_others", axis=1)
 
 
 def _actions(graph: _Graph, index: FeatureIndex) -> tuple[str, str]:
@@ -200,7 +230,14 @@ def _actions(graph: _Graph, index: FeatureIndex) -> tuple[str, str]:
         graph.add("Less", "not_run", pick("run"), half),
     )  # fmt: skip
     return (
-        graph.add("Concat", "actions", raw, linear, axis=2),
+        graph.add(
+            "Concat",
+            "actions",
+            raw,
+            linear,
+            graph.add("Unsqueeze", "advised", "for_transfers", graph.ints("axis_2", 2)),
+            axis=2,
+        ),
         graph.add("Cast", "runnable_", is_open, to=TensorProto.FLOAT),
     )
 
@@ -228,7 +265,7 @@ def _logits(graph: _Graph, w: ScoringWeights, inputs: tuple[str, str, str]) -> N
     other = graph.add("Relu", "other_h", other)
     other = _layer(graph, "other_out", other, w.other_out_weight, w.other_out_bias)
     flat = graph.add("Squeeze", "score", score, graph.ints("axis2", 2))
-    graph.add("Concat", "logits", flat, other, axis=1)
+    graph.add("Add", "logits", graph.add("Concat", "scores", flat, other, axis=1), "advice")
 
 
 def _value(graph: _Graph, w: ScoringWeights, inputs: tuple[str, str, str]) -> None:
@@ -244,7 +281,12 @@ def _value(graph: _Graph, w: ScoringWeights, inputs: tuple[str, str, str]) -> No
 
 
 def check_onnx(
-    content: bytes, weights: ScoringWeights, index: FeatureIndex, setup: ReviewSetup
+    content: bytes,
+    weights: ScoringWeights,
+    index: FeatureIndex,
+    setup: ReviewSetup,
+    *,
+    guided: bool,
 ) -> None:
     """Ask ONNX and NumPy the same, in several batch sizes.
 
@@ -256,6 +298,9 @@ def check_onnx(
     low, high = np.maximum(setup.layout.low, -2.0), np.minimum(setup.layout.high, 2.0)
     for batch in CHECKED_BATCHES:
         seen = rng.uniform(low, high, (batch, setup.layout.size)).astype(np.float32)
+        if guided:
+            advised = np.eye(index.n_actions, dtype=np.float32)
+            seen = np.hstack([seen, advised[rng.integers(0, index.n_actions, batch)]])
         logits, value = session.run(["logits", "value"], {"observation": seen})
         for ours, theirs in (
             (weights.logits(index, seen), logits), (weights.value(index, seen), value)

@@ -25,8 +25,9 @@ from agent.checkpoints import (
     unpack_training,
     write_checkpoint,
 )
-from agent.cloning import CloneSettings, clone, demonstrate, teacher_policy
+from agent.cloning import CloneSettings, clone, demonstrate, teacher_policy, write_guide
 from agent.errors import RlTrainingError
+from agent.guided_sessions import GuidedSessions
 from agent.lagrangian import Multiplier, PricedCost
 from agent.network import (
     MaskableScoringPolicy,
@@ -37,6 +38,8 @@ from agent.network import (
 )
 from agent.policies.features import FeatureIndex
 from agent.policies.files import POLICY_FILE
+from agent.policies.guide import GUIDE, open_guide
+from agent.policies.protocol import Policy
 from agent.policies.scoring import ScoringWeights
 from agent.policy_export import export_policy
 from agent.rollout import start_sessions
@@ -61,6 +64,7 @@ class Run:
         task: what it is trained on.
         config: how.
         model: network, optimiser and rollouts.
+        guide: planner whose advice the network reads; None for most.
         priced: the wrapper that prices cost, for ``ppo-lagrangian``.
         chunk: number of the chunk that comes next.
         looks: at the validation sessions, so far.
@@ -71,6 +75,7 @@ class Run:
     task: TrainingTask
     config: TrainPpoConfig
     model: Model
+    guide: Policy | None
     priced: PricedCost | None
     chunk: int = 0
     looks: list[Look] = field(default_factory=list)
@@ -104,9 +109,11 @@ def chunk_seed(seed: int, chunk: int) -> int:
     return int(np.random.SeedSequence((seed, chunk)).generate_state(1)[0])
 
 
-def new_run(task: TrainingTask, config: TrainPpoConfig) -> Run:
+def new_run(task: TrainingTask, config: TrainPpoConfig, guide: Policy | None = None) -> Run:
     """A network that has learned nothing yet, and its sessions."""
     env, priced = task.env, None
+    if guide is not None:
+        env = GuidedSessions(env, guide, task.setup.catalogue.n)
     if config.algorithm == "ppo-lagrangian":
         multiplier = Multiplier(value=config.multiplier_start, rate=config.multiplier_rate)
         env = priced = PricedCost(env, multiplier, _mean_budget_g(task))
@@ -114,6 +121,7 @@ def new_run(task: TrainingTask, config: TrainPpoConfig) -> Run:
         task=task,
         config=config,
         model=_new_model(task, config, ScaledReward(env, config.reward_scale)),
+        guide=guide,
         priced=priced,
     )
 
@@ -136,7 +144,11 @@ def _new_model(task: TrainingTask, config: TrainPpoConfig, env: VecEnv) -> Model
         "clip_range": config.clip_range,
         "target_kl": config.target_kl,
         "ent_coef": config.entropy_coef,
-        "policy_kwargs": policy_settings(FeatureIndex.of(task.setup.layout), config.hidden),
+        "policy_kwargs": policy_settings(
+            FeatureIndex.of(task.setup.layout),
+            config.hidden,
+            config.advice_weight if config.guided else None,
+        ),
         "seed": config.seed,
         "device": "cpu",
     }
@@ -177,7 +189,7 @@ def train_ppo(
     _check_run(out, resume)
     torch.set_num_threads(1)  # with small networks a second thread only waits
     started = time.monotonic()
-    run = new_run(task, config)
+    run = new_run(task, config, _guide(task, config, out, resume=resume))
     if resume:
         _restore(run, out)
     else:
@@ -195,7 +207,18 @@ def train_ppo(
     return export_policy(
         run.chosen(), task.setup, out, kind=config.algorithm, name=name or config.algorithm,
         provenance=provenance, patients=task.patients,
+        guide=config.warm_start if config.guided else None,
     )  # fmt: skip
+
+
+def _guide(task: TrainingTask, config: TrainPpoConfig, out: Path, *, resume: bool) -> Policy | None:
+    """The planner that guides the network, from its folder: as it will be when it serves."""
+    if not config.guided:
+        return None
+    folder = out / GUIDE
+    if not resume or not (folder / POLICY_FILE).exists():
+        write_guide(task, config, folder)
+    return open_guide(out, task.setup.layout, task.setup.catalogue, elsewhere=False)
 
 
 def _begin(run: Run) -> None:
@@ -204,9 +227,11 @@ def _begin(run: Run) -> None:
         how = CloneSettings(
             seed=config.seed, sessions=config.clone_sessions, epochs=config.clone_epochs,
             batch=config.clone_batch, learning_rate=config.clone_learning_rate,
-            reward_scale=config.reward_scale,
+            reward_scale=config.reward_scale, guided=config.guided,
         )  # fmt: skip
-        teacher = teacher_policy(config.warm_start, setup, config.seed)
+        teacher = run.guide or teacher_policy(
+            config.warm_start, setup, config.seed, config.calibration_sessions
+        )
         shown = demonstrate(teacher, setup, config.seed, config.clone_sessions)
         run.agreement = clone(cast(MaskableScoringPolicy, run.model.policy), shown, how)
     _look(run)
@@ -215,8 +240,11 @@ def _begin(run: Run) -> None:
 def _train_chunk(run: Run, log: SessionLog) -> None:
     """One chunk, from fresh sessions and fresh generators: see :mod:`agent.checkpoints`."""
     model, config = run.model, run.config
-    model.set_random_seed(chunk_seed(config.seed, run.chunk))
+    seed = chunk_seed(config.seed, run.chunk)
+    model.set_random_seed(seed)
     model._last_obs = None  # SB3 resets the sessions, with the seed just set, only then
+    if config.burn_in:
+        _run_on(run, np.random.default_rng(seed))
     left = config.total_steps - model.num_timesteps
     model.learn(
         min(config.rollouts_per_chunk * config.rollout_steps, left),
@@ -228,13 +256,28 @@ def _train_chunk(run: Run, log: SessionLog) -> None:
     run.chunk += 1
 
 
+def _run_on(run: Run, rng: np.random.Generator) -> None:
+    """Let the sessions run for a while, so that learning sees them at every stage."""
+    env, weights = run.model.get_env(), run.weights()
+    if env is None:
+        return
+    index = FeatureIndex.of(run.task.setup.layout)
+    seen = np.asarray(env.reset())
+    for _ in range(run.config.burn_in):
+        logits = weights.logits(index, seen) + rng.gumbel(size=(env.num_envs, index.n_actions))
+        mask = np.stack(env.env_method("action_masks"))
+        seen = np.asarray(env.step(np.where(mask, logits, -np.inf).argmax(axis=1))[0])
+    run.model._last_obs = seen
+    run.model._last_episode_starts = np.zeros(env.num_envs, dtype=np.bool_)
+
+
 def _look(run: Run) -> None:
     """Look at the validation sessions when it is time to, and keep the best network."""
     validation, every = run.task.validation, run.config.eval_every
     if validation is None or not every or run.chunk % every:
         return
     weights = run.weights()
-    reward = float(validation.reward(weights).mean())
+    reward = float(validation.reward(weights, run.guide).mean())
     run.looks.append(Look(steps=run.model.num_timesteps, reward=reward))
     if best_look(run.looks) == len(run.looks) - 1:
         run.best = {name: tensor.copy() for name, tensor in weights.to_tensors().items()}
@@ -289,7 +332,9 @@ def check_out(out: Path, resume: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise RlTrainingError(f"{out} is a file; --out names a folder.")
-    foreign = not any((out / own).exists() for own in (POLICY_FILE, CHECKPOINTS, TENSORBOARD))
+    foreign = not any(
+        (out / own).exists() for own in (POLICY_FILE, CHECKPOINTS, TENSORBOARD, GUIDE)
+    )
     if foreign and out.exists() and any(out.iterdir()):
         raise RlTrainingError(f"{out} holds other things than a policy; choose another --out.")
     _check_run(out, resume)

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from agent.policies.features import FeatureIndex
+from agent.policies.guide import advised_observation
+from agent.policies.protocol import Policy
 from agent.policies.scoring import ScoringWeights
 from agent.rollout import start_sessions
 from carbon.intensity.trace import Trace
@@ -39,7 +41,9 @@ class Validation:
     fold: int
     seeds: Sequence[int]
 
-    def reward(self, weights: ScoringWeights) -> Float64[np.ndarray, " sessions"]:
+    def reward(
+        self, weights: ScoringWeights, guide: Policy | None = None
+    ) -> Float64[np.ndarray, " sessions"]:
         """Reward of each session under the network's best open actions."""
         index = FeatureIndex.of(self.setup.layout)
 
@@ -47,8 +51,8 @@ class Validation:
             observation: Float32[np.ndarray, "batch fields"],
             mask: Bool[np.ndarray, "batch actions"],
         ) -> Int64[np.ndarray, " batch"]:
-            logits = weights.logits(index, observation)
-            return np.asarray(np.where(mask, logits, -np.inf).argmax(axis=1))
+            seen = advised_observation(guide, observation, mask)
+            return np.asarray(np.where(mask, weights.logits(index, seen), -np.inf).argmax(axis=1))
 
         engine = start_sessions(self.setup, list(self.seeds))
         total = np.zeros(len(self.seeds))

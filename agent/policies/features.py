@@ -37,9 +37,11 @@ ACTION = (
     *(f"{group}_source" for group in MODALITY_GROUPS),
     *(f"{group}_target" for group in MODALITY_GROUPS),
 )
-"""Fields of one transfer; its emissions, in units of 250 g and not as a root, are added last."""
-N_CONTEXT = len(CONTEXT) + len(RATIOS)
-N_ACTION = len(ACTION) + 1
+"""Fields of one transfer; its emissions, in units of 250 g and not as a root, are added."""
+N_OTHER = 2
+"""Finalise and defer: what is advised of them is part of the context."""
+N_CONTEXT = len(CONTEXT) + len(RATIOS) + N_OTHER
+N_ACTION = len(ACTION) + 2
 
 BUDGET_PER_CASE = (10_000.0 / 250.0) / 64.0
 SLOTS_PER_WAITING = 64.0 / 16.0
@@ -56,8 +58,8 @@ def feature_names() -> dict[str, object]:
     return {
         "layout_version": VERSION,
         "features_version": FEATURES_VERSION,
-        "context": [*CONTEXT, *RATIOS],
-        "action": [*ACTION, "g_co2e_linear"],
+        "context": [*CONTEXT, *RATIOS, "advised_finalise", "advised_defer"],
+        "action": [*ACTION, "g_co2e_linear", "advised"],
     }
 
 
@@ -69,11 +71,13 @@ class FeatureIndex:
         context: positions of :data:`CONTEXT`.
         action: positions of :data:`ACTION` for each transfer, transfer after transfer.
         n_transfers: how many transfers the layout has.
+        n_fields: length of an observation; a guide's advice, one column an action, follows it.
     """
 
     context: Int64[np.ndarray, " context"]
     action: Int64[np.ndarray, " transfers_features"]
     n_transfers: int
+    n_fields: int
 
     @classmethod
     def of(cls, layout: ObservationLayout) -> FeatureIndex:
@@ -92,7 +96,13 @@ class FeatureIndex:
             context=np.array([layout.index(name) for name in CONTEXT], dtype=np.int64),
             action=np.array(action, dtype=np.int64),
             n_transfers=len(layout.transfers),
+            n_fields=layout.size,
         )
+
+    @property
+    def n_actions(self) -> int:
+        """Transfers, finalise and defer."""
+        return self.n_transfers + N_OTHER
 
 
 def column(name: str) -> int:
@@ -100,8 +110,17 @@ def column(name: str) -> int:
     return CONTEXT.index(name)
 
 
+def advice_of(
+    index: FeatureIndex, observation: Float32[np.ndarray, "batch columns"]
+) -> Float32[np.ndarray, "batch actions"]:
+    """What the guide would do, one column an action; zeros where there is none."""
+    if observation.shape[1] > index.n_fields:
+        return observation[:, index.n_fields :]
+    return np.zeros((len(observation), index.n_actions), dtype=np.float32)
+
+
 def context_features(
-    index: FeatureIndex, observation: Float32[np.ndarray, "batch fields"]
+    index: FeatureIndex, observation: Float32[np.ndarray, "batch columns"]
 ) -> Float32[np.ndarray, "batch context"]:
     """The context with its ratios."""
     raw = observation[:, index.context]
@@ -117,16 +136,18 @@ def context_features(
         (raw[:, column("ahead")] / waiting)[:, None],
         raw[:, first : first + len(LEAD_FIELDS)] / now,
     ]
-    return np.hstack([raw, np.minimum(np.hstack(ratios), np.float32(MOST))])
+    advised = advice_of(index, observation)[:, index.n_transfers :]
+    return np.hstack([raw, np.minimum(np.hstack(ratios), np.float32(MOST)), advised])
 
 
 def action_features(
-    index: FeatureIndex, observation: Float32[np.ndarray, "batch fields"]
+    index: FeatureIndex, observation: Float32[np.ndarray, "batch columns"]
 ) -> Float32[np.ndarray, "batch transfers features"]:
     """Each transfer's features."""
     raw = observation[:, index.action].reshape(len(observation), index.n_transfers, len(ACTION))
     grams = raw[..., [ACTION.index("g_co2e")]]
-    return np.concatenate([raw, np.minimum(grams * grams, np.float32(MOST))], axis=2)
+    advised = advice_of(index, observation)[:, : index.n_transfers, None]
+    return np.concatenate([raw, np.minimum(grams * grams, np.float32(MOST)), advised], axis=2)
 
 
 def runnable(

@@ -61,6 +61,7 @@ class PolicyFile(BaseModel):
         actions: the catalogue's names, in order.
         g_per_auc: price of a ``price`` policy, gCO2e per unit of AUC.
         features: what a network reads, whichever cohort's layout that comes from.
+        guide: planner in the folder ``guide`` whose advice is one of a network's inputs.
         settings: of a planner, as ``PlanSettings`` dumps them.
         weights: file and hash of a network.
         patients: whom it was trained or calibrated on; earlier versions did not say.
@@ -76,6 +77,7 @@ class PolicyFile(BaseModel):
     actions: tuple[str, ...]
     g_per_auc: float | None = Field(default=None, gt=0)
     features: dict[str, Any] | None = None
+    guide: str | None = None
     settings: dict[str, Any] | None = None
     weights: WeightsEntry | None = None
     patients: PatientsEntry | None = None

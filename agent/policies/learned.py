@@ -14,7 +14,8 @@ from agent.errors import PolicyError
 from agent.policies.facts import action_facts
 from agent.policies.features import FeatureIndex
 from agent.policies.files import LEARNED_KINDS, PolicyFile, read_policy, read_weights
-from agent.policies.protocol import check_inputs
+from agent.policies.guide import advised_observation, open_guide
+from agent.policies.protocol import Policy, check_inputs
 from agent.policies.scoring import ScoringWeights
 from envs.catalogue import ActionCatalogue
 from envs.observation import ObservationLayout
@@ -30,6 +31,7 @@ class LearnedPolicy:
         weights: the network.
         trained: one phrase on the training, for the reasons.
         elsewhere: the modalities it was trained on, where they are not this layout's; else empty.
+        guide: planner whose advice the network reads as well; None for most.
         name: name in reports.
         provenance: how it was trained.
     """
@@ -39,6 +41,7 @@ class LearnedPolicy:
     weights: ScoringWeights
     trained: str
     elsewhere: str = ""
+    guide: Policy | None = None
     name: str = "ppo"
     provenance: dict[str, Any] | None = None
 
@@ -58,13 +61,18 @@ class LearnedPolicy:
         if stored.weights is None or stored.kind not in LEARNED_KINDS:
             raise PolicyError(f"{directory} is a {stored.kind!r} policy without a network.")
         tensors = read_weights(directory, stored.weights)
+        elsewhere = _elsewhere(stored, layout)
+        guide = None
+        if stored.guide is not None:
+            guide = open_guide(directory, layout, catalogue, elsewhere=bool(elsewhere))
         steps, seed = (stored.provenance.get(key, "?") for key in ("steps", "seed"))
         return cls(
             layout=layout,
             catalogue=catalogue,
             weights=ScoringWeights.of_tensors(tensors, str(directory)),
             trained=f"{stored.kind}, {steps} steps, seed {seed}",
-            elsewhere=_elsewhere(stored, layout),
+            elsewhere=elsewhere,
+            guide=guide,
             name=stored.name,
             provenance=stored.provenance,
         )
@@ -78,10 +86,15 @@ class LearnedPolicy:
         """Nothing to forget: the choice is deterministic."""
 
     def preferences(
-        self, observation: Float32[np.ndarray, "batch fields"]
+        self,
+        observation: Float32[np.ndarray, "batch fields"],
+        action_mask: Bool[np.ndarray, "batch actions"] | None = None,
     ) -> Float32[np.ndarray, "batch actions"]:
-        """The network's logits, before masking."""
-        return self.weights.logits(self.index, observation)
+        """The network's logits, before masking; a guide takes all actions as open without mask."""
+        if action_mask is None:
+            action_mask = np.ones((len(observation), self.catalogue.n), dtype=np.bool_)
+        seen = advised_observation(self.guide, observation, action_mask)
+        return self.weights.logits(self.index, seen)
 
     def act(
         self,
@@ -90,7 +103,7 @@ class LearnedPolicy:
     ) -> Int64[np.ndarray, " batch"]:
         """The open action with the highest logit."""
         check_inputs(observation, action_mask, self.layout, self.catalogue)
-        logits = np.where(action_mask, self.preferences(observation), -np.inf)
+        logits = np.where(action_mask, self.preferences(observation, action_mask), -np.inf)
         return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
     def reason(self, observation: Float32[np.ndarray, " fields"], action: int) -> str:
@@ -99,7 +112,8 @@ class LearnedPolicy:
         over_finalise = logits[action] - logits[self.catalogue.finalise]
         facts = action_facts(self.layout, self.catalogue, observation, action)
         name = self.catalogue.names[action]
-        trained = self.trained + (f"; trained on {self.elsewhere}" if self.elsewhere else "")
+        trained = self.trained + (f", guided by {self.guide.name}" if self.guide else "")
+        trained += f"; trained on {self.elsewhere}" if self.elsewhere else ""
         if action == self.catalogue.finalise:
             return f"The network ({trained}) prefers {name} to every open action ({facts})."
         return (

@@ -14,6 +14,7 @@ from agent.policies.features import (
     N_CONTEXT,
     FeatureIndex,
     action_features,
+    advice_of,
     context_features,
     runnable,
 )
@@ -22,7 +23,7 @@ TENSORS = (
     "context_in.weight", "context_in.bias", "action_in.weight", "action_mid.weight",
     "action_mid.bias", "action_out.weight", "other_in.weight", "other_in.bias",
     "other_out.weight", "other_out.bias", "value_in.weight", "value_in.bias", "value_mid.weight",
-    "value_mid.bias", "value_out.weight", "value_out.bias",
+    "value_mid.bias", "value_out.weight", "value_out.bias", "advice.weight",
 )  # fmt: skip
 
 
@@ -47,6 +48,8 @@ class ScoringWeights:
         value_mid_bias: its bias.
         value_out_weight: the value, one output.
         value_out_bias: its bias.
+        advice_weight: what a guide's advice adds to the preference for a transfer, for finalise
+            and for defer; counts where there is a guide.
     """
 
     context_in_weight: Float32[np.ndarray, "first context"]
@@ -65,6 +68,7 @@ class ScoringWeights:
     value_mid_bias: Float32[np.ndarray, " second"]
     value_out_weight: Float32[np.ndarray, "1 second"]
     value_out_bias: Float32[np.ndarray, " 1"]
+    advice_weight: Float32[np.ndarray, " 3"]
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, np.ndarray], where: str) -> ScoringWeights:
@@ -100,7 +104,7 @@ class ScoringWeights:
         return {name: getattr(self, f.name) for name, f in zip(TENSORS, fields(self))}
 
     def logits(
-        self, index: FeatureIndex, observation: Float32[np.ndarray, "batch fields"]
+        self, index: FeatureIndex, observation: Float32[np.ndarray, "batch columns"]
     ) -> Float32[np.ndarray, "batch actions"]:
         """The preference for every action, before masking."""
         context, actions = context_features(index, observation), action_features(index, observation)
@@ -111,10 +115,14 @@ class ScoringWeights:
         joined = np.hstack([context, pooled]) @ self.other_in_weight.T + self.other_in_bias
         other = np.maximum(joined, 0) @ self.other_out_weight.T + self.other_out_bias
         score = (hidden @ self.action_out_weight.T)[..., 0]
-        return np.hstack([score, other]).astype(np.float32)
+        weight = np.append(
+            np.repeat(self.advice_weight[0], index.n_transfers), self.advice_weight[1:]
+        )
+        logits = np.hstack([score, other]) + advice_of(index, observation) * weight
+        return np.asarray(logits, dtype=np.float32)
 
     def value(
-        self, index: FeatureIndex, observation: Float32[np.ndarray, "batch fields"]
+        self, index: FeatureIndex, observation: Float32[np.ndarray, "batch columns"]
     ) -> Float32[np.ndarray, " batch"]:
         """Scaled reward expected from here on, in training's sessions."""
         actions = action_features(index, observation)
@@ -137,5 +145,5 @@ def tensor_shapes(first: int, second: int) -> dict[str, tuple[int, ...]]:
         "other_out.weight": (2, first), "other_out.bias": (2,),
         "value_in.weight": (first, N_CONTEXT + 2 * N_ACTION), "value_in.bias": (first,),
         "value_mid.weight": (second, first), "value_mid.bias": (second,),
-        "value_out.weight": (1, second), "value_out.bias": (1,),
+        "value_out.weight": (1, second), "value_out.bias": (1,), "advice.weight": (3,),
     }  # fmt: skip

@@ -14,10 +14,11 @@ from agent.errors import PolicyError
 from agent.network import ScoringNetwork, network_tensors
 from agent.policies.features import FeatureIndex, action_features, context_features, feature_names
 from agent.policies.files import POLICY_FILE, WEIGHTS_FILE
+from agent.policies.guide import with_advice
 from agent.policies.learned import LearnedPolicy
 from agent.policies.registry import make_policy
 from agent.policies.scoring import TENSORS, ScoringWeights, tensor_shapes
-from agent.policy_export import ONNX_FILE, export_policy
+from agent.policy_export import ONNX_FILE, export_policy, onnx_bytes
 from envs.observation import ObservationLayout
 from envs.setup import ReviewSetup, build_setup
 from envs.toy import toy_evidence
@@ -30,9 +31,11 @@ def setup(*modalities: str) -> ReviewSetup:
     return build_setup(evidence=toy_evidence(200, modalities=names), n_cases=8)
 
 
-def network(layout: ObservationLayout, seed: int = 0) -> ScoringNetwork:
+def network(
+    layout: ObservationLayout, seed: int = 0, advice: float | None = None
+) -> ScoringNetwork:
     torch.manual_seed(seed)
-    made = ScoringNetwork(FeatureIndex.of(layout))
+    made = ScoringNetwork(FeatureIndex.of(layout), advice_weight=advice)
     with torch.no_grad():
         made.action_out.weight.mul_(100.0)  # preferences start near 0: nothing would be compared
         made.other_out.weight.mul_(100.0)
@@ -79,6 +82,25 @@ def test_numpy_answers_as_torch_does_on_any_layout(modalities: tuple[str, ...]) 
     np.testing.assert_allclose(numpy.logits(index, seen), logits.numpy(), TOLERANCE, TOLERANCE)
     np.testing.assert_allclose(numpy.value(index, seen), value[:, 0].numpy(), TOLERANCE, TOLERANCE)
     assert numpy.logits(index, seen).std() > 0.1
+
+
+def test_advice_is_read_alike_in_torch_numpy_and_onnx() -> None:
+    layout = setup().layout
+    index, guided = FeatureIndex.of(layout), network(layout, advice=3.0)
+    weights = ScoringWeights.of_tensors(network_tensors(guided), "test")
+    n = len(setup().catalogue.names)
+    plain = observations(layout, 300)
+    advised = np.random.default_rng(0).integers(0, n, 300)
+    seen = with_advice(plain, advised, n)
+    with torch.no_grad():
+        logits, value = guided(torch.as_tensor(seen))
+    np.testing.assert_allclose(weights.logits(index, seen), logits.numpy(), TOLERANCE, TOLERANCE)
+    content = onnx_bytes(weights, index, guided=True)
+    there = onnxruntime.InferenceSession(content).run(None, {"observation": seen})
+    np.testing.assert_allclose(there[0], logits.numpy(), 1e-4, 1e-4)
+    np.testing.assert_allclose(there[1], value[:, 0].numpy(), 1e-4, 1e-4)
+    lift = weights.logits(index, seen) - weights.logits(index, plain)
+    assert (lift[np.arange(300), advised] > 1.0).all()
 
 
 def test_features_are_finite_and_the_same_in_torch_on_empty_queues() -> None:
