@@ -119,6 +119,17 @@ def training_tasks(study: Study, setting: str, folds: Sequence[int]) -> list[Tas
     return tasks
 
 
+def travelling_tasks(study: Study, folds: Sequence[int]) -> list[Task]:
+    """Trainings of what goes to other cohorts, where they are not there yet."""
+    tasks: list[Task] = []
+    for algorithm in study.travelling:
+        for seed in range(study.travelling_seeds):
+            name = f"{algorithm}-fold{folds[-1]}-seed{seed}"
+            if not (study.work / "default" / "policies" / name / POLICY_FILE).exists():
+                tasks.append((name, train, (study, "default", algorithm, folds[-1], seed)))
+    return tasks
+
+
 def playing_tasks(study: Study, setting: str, folds: Sequence[int]) -> list[Task]:
     """Folds of a setting that have not been played yet."""
     names = {fold: f"{setting}-fold{fold}" for fold in folds}
@@ -213,6 +224,8 @@ def main() -> None:
         found[setting] = analysed(study, names, args.replicates)
         write(args, study, found, strange, time.monotonic() - started)
         print(f"{setting}: done after {time.monotonic() - started:.0f} s", flush=True)
+    if args.new_bundle and wanted(args, COHORT):
+        run_all(travelling_tasks(study, folds), args.jobs, "for other cohorts: train")
     for name, units in strange_units(study, args, folds).items():
         run_all([t for unit, t in units if not unit_path(study, unit).exists()], args.jobs, name)
         strange[name] = analysed(study, [unit for unit, _ in units], args.replicates)

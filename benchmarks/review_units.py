@@ -21,6 +21,7 @@ from agent.bounds import (
 )
 from agent.compare import FIRST_SESSION_SEED
 from agent.contestants import Contestant, Preparation, prepare
+from agent.errors import PolicyError
 from agent.policies.files import write_atomically
 from agent.policies.registry import open_policy
 from agent.policies.simple import EverythingPolicy
@@ -79,6 +80,9 @@ class Study:
         steps: environment steps of each training; None for the algorithm's own.
         sessions: sessions on each fold, all traces together.
         bounded: of those, how many are bounded.
+        travelling: algorithms whose policies go to other cohorts as well, trained on the default
+            setting with the last fold held out.
+        travelling_seeds: how often each of them is trained.
     """
 
     bundle: Path
@@ -90,6 +94,8 @@ class Study:
     steps: int | None
     sessions: int
     bounded: int
+    travelling: tuple[str, ...] = ("maskable-ppo",)
+    travelling_seeds: int = 3
 
     def facts(self) -> dict[str, Any]:
         """What must stay the same for units to be reused; seeds and settings may be added."""
@@ -177,27 +183,28 @@ def play_cohort(study: Study, bundle: Path, fold: int) -> Path:
     opened = SessionSource.open(bundle, trace=study.traces, env_id=WORKLIST, preset="default")
     source = opened.fitted(opened.folds)
     how = replace(study.preparation("default", fold, source), out=study.work / bundle.name)
-    known = study.source("default")
-    setup, held_out = source.evaluation(fold), known.folds[-1]
-    folder = study.work / "default" / "policies"
-    learned = [
-        Contestant(
-            name=algorithm,
-            policies=tuple(
-                open_policy(
-                    folder / f"{algorithm}-fold{held_out}-seed{seed}", setup.layout, setup.catalogue
-                )
-                for seed in range(study.seeds)
-            ),
-            learned=True,
-            details={},
-        )
-        for algorithm in study.algorithms
-    ]
+    learned = _travellers(study, source, fold)
     names = [n for n in PLANNERS if not n.startswith("always:")]
     return _write(
         study, f"cohort-{bundle.name}-fold{fold}", fold, source, [*prepare(names, how), *learned]
     )
+
+
+def _travellers(study: Study, source: SessionSource, fold: int) -> list[Contestant]:
+    """Policies trained on the first cohort that can act on another one."""
+    setup, held_out = source.evaluation(fold), study.source("default").folds[-1]
+    folder, found = study.work / "default" / "policies", []
+    seeds = dict.fromkeys(study.algorithms, study.seeds)
+    seeds |= {name: study.travelling_seeds for name in study.travelling if name not in seeds}
+    for algorithm, n in seeds.items():
+        folders = [folder / f"{algorithm}-fold{held_out}-seed{seed}" for seed in range(n)]
+        try:
+            policies = tuple(open_policy(f, setup.layout, setup.catalogue) for f in folders)
+        except PolicyError as error:
+            print(f"{algorithm} stays at home: {error}", flush=True)
+            continue
+        found.append(Contestant(name=algorithm, policies=policies, learned=True, details={}))
+    return found
 
 
 def _play(study: Study, setting: str, fold: int, source: SessionSource, name: str) -> Path:
