@@ -1,12 +1,12 @@
 """MaskablePPO on ``greenboard/CaseReview-v1``, and what it gains on patients it never saw.
 
-    python examples/train_on_the_environment.py --steps 200000
+    python examples/train_on_the_environment.py --steps 500000
     python examples/train_on_the_environment.py --evidence BUNDLE/evidence.npz --preset hard
 
 A plain start for experiments of your own: expected AUC as the reward, so that the luck of labels
-does not drown the credit; gamma 1, because the credits sum to the AUC gained; and a fold of
-patients and hours of the grid kept apart for the comparison. ``greenboard rl train`` does more:
-checkpoints, held-out evaluation while training, export without pickle.
+does not drown the credit; gamma 1, because the credits sum to the AUC gained; rewards scaled to
+order 1; a fold of patients and hours of the grid kept apart for the comparison. ``greenboard rl
+train`` does more: checkpoints, held-out evaluation while training, export without pickle.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
+from stable_baselines3.common.vec_env import VecNormalize
 
 from envs.engine import ReviewEngine
 from envs.sb3 import Sb3VecEnv
@@ -35,8 +36,10 @@ def train(evidence: Any, preset: str, steps: int, num_envs: int, seed: int) -> M
         reward="expected_auc",
     )  # fmt: skip
     sessions.seed(seed)
+    # Credits are thousandths; the critic's first guesses are not, and would drown them.
+    scaled = VecNormalize(sessions, norm_obs=False, gamma=1.0, clip_reward=np.inf)
     model = MaskablePPO(
-        "MlpPolicy", sessions, n_steps=64, batch_size=min(2048, 64 * num_envs), n_epochs=4,
+        "MlpPolicy", scaled, n_steps=64, batch_size=min(2048, 64 * num_envs), n_epochs=4,
         gamma=1.0, gae_lambda=0.97, ent_coef=0.0005, seed=seed, device="cpu",
     )  # fmt: skip
     return model.learn(steps)
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--evidence", help="BUNDLE/evidence.npz; left out: synthetic patients")
     parser.add_argument("--preset", default="default")
-    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--steps", type=int, default=500_000)
     parser.add_argument("--num-envs", type=int, default=64)
     parser.add_argument("--sessions", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
