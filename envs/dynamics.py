@@ -70,12 +70,14 @@ def begin(
 def _grid_view(
     draw: SessionDraw, layout: ObservationLayout
 ) -> Float32[np.ndarray, "batch hours grid"]:
-    uncertainty = np.broadcast_to(draw.uncertainty[:, None], draw.g_per_kwh.shape)
-    raw = [draw.g_per_kwh, *np.moveaxis(draw.forecast, 2, 0), uncertainty]
-    leads = [f"intensity_lead_{h}h" for h in LEADS_H]
-    names = ["intensity_now", *leads, "intensity_uncertainty"]
-    scaled = [layout.scale_field(name, column) for name, column in zip(names, raw)]
-    return np.stack(scaled, axis=2)
+    first, last = layout.index("intensity_now"), layout.index("intensity_uncertainty")
+    at = slice(first, last + 1)
+    raw = np.empty((*draw.g_per_kwh.shape, len(LEADS_H) + 2))
+    raw[:, :, 0] = draw.g_per_kwh
+    raw[:, :, 1:-1] = draw.forecast
+    raw[:, :, -1] = draw.uncertainty[:, None]
+    raw /= np.array([field.scale for field in layout.fields[at]])
+    return np.asarray(np.clip(raw.astype(np.float32), layout.low[at], layout.high[at]))
 
 
 def _budget_g(draw: SessionDraw, setup: ReviewSetup) -> Float64[np.ndarray, " rows"]:
