@@ -21,7 +21,7 @@ from agent.report.blocks import (
 from agent.report.dots import Mark, Panel, Row, dots_svg
 from agent.report.findings import RobustnessScenario
 from agent.report.model import ComparisonReport
-from agent.report.order import ranked, styles
+from agent.report.order import quoted, ranked, styles
 from agent.report.words import interval, listed
 from agent.statistics import Estimate
 
@@ -69,7 +69,7 @@ def _panel(
 
 def _panels(report: ComparisonReport) -> list[Panel]:
     names = _contenders(report)
-    home = {p.name: p.figures for p in report.policies}
+    home = {p.name: {"reward": quoted(report, p, "reward")} for p in report.policies}
     panels = [_panel(AS_PREPARED, home, names, report.best.name)]
     return panels + [_panel(s.name, s.figures, names, leader(s)) for s in report.robustness]
 
@@ -106,7 +106,9 @@ def _all_rewards(report: ComparisonReport) -> Table:
         rows.append(
             TableRow(
                 head=Cell(text=policy.name),
-                cells=cells(figure_cell(policy.figures["reward"]), *map(figure_cell, there)),
+                cells=cells(
+                    figure_cell(quoted(report, policy, "reward")), *map(figure_cell, there)
+                ),
             )
         )
     return Table(
