@@ -33,7 +33,16 @@ from jaxtyping import Float64
 from agent.bounds_knowledge import Knowledge
 from agent.bounds_multipliers import Sessions, Spending, cheapest_prices
 from agent.bounds_problem import below, pair_weight
-from agent.bounds_programme import PriceGrid, corners, ending, solve
+from agent.bounds_programme import (
+    Corners,
+    PriceGrid,
+    Programme,
+    corners,
+    ending,
+    read,
+    read_own,
+    solve,
+)
 
 ROUNDS = 4
 POINTS = 1500
@@ -125,21 +134,35 @@ def expected_optimum(
         progress: called after each round.
     """
     ends = _halfway(knowledge)
-    best = np.full(len(sessions.patient), np.inf)
+    best, lucky = np.full(len(sessions.patient), np.inf), np.zeros(len(sessions.patient))
     found: Spending | None = None
     for k in range(ROUNDS):
         at = tangent(knowledge, ends)
         seen = None if found is None else found.price.reshape(-1, found.price.shape[-1])
         programme = solve(knowledge, at.credit, price_grid(knowledge, at.credit, seen))
         found = cheapest_prices(programme, knowledge.energy_kwh, sessions, found)
+        where = corners(programme.grid, found.price)
         bound = found.value + at.offset
         if bound.mean() < best.mean():
-            best = bound
-        plan = ending(knowledge, programme, sessions.patient, corners(programme.grid, found.price))
+            best, lucky = bound, _score_luck(programme, sessions, where)
+        plan = ending(knowledge, programme, sessions.patient, where)
         ends += (plan - ends) * (1.0 if k == 0 else 2.0 / (k + 2.0))
         if progress is not None:
             progress()
-    return np.asarray(np.maximum(best, 0.0))
+    return np.asarray(np.maximum(best + lucky, 0.0))
+
+
+def _score_luck(
+    programme: Programme, sessions: Sessions, where: Corners
+) -> Float64[np.ndarray, " batch"]:
+    """What the sessions' own patients get beyond what patients like them do; 0 over the pool.
+
+    Policies meet the same patients, so that adding it takes the luck of the draw out of the
+    distance to the bound; decisions still do not know who they are about.
+    """
+    expected, _ = read(programme, sessions.patient, where)
+    own = read_own(programme, sessions.patient, where)
+    return np.asarray((own - expected).sum(axis=1))
 
 
 def _halfway(knowledge: Knowledge) -> Ending:

@@ -52,13 +52,15 @@ class Programme:
 
     Attributes:
         grid: its prices.
-        first: value of a case at its first score [patients, points].
+        first: what a case may expect at its first score [patients, points].
+        own: what each patient gets if it is itself that stands there [patients, points].
         choice: at each node: 0 to stop, else the position of the modality plus 1.
         last: at each node, the evidence set with which a case that stops ends.
     """
 
     grid: PriceGrid
     first: Float64[np.ndarray, "patients points"]
+    own: Float64[np.ndarray, "patients points"]
     choice: tuple[Int8[np.ndarray, "patients points"], ...]
     last: tuple[Int64[np.ndarray, " patients"], ...]
 
@@ -96,6 +98,7 @@ def solve(
     return Programme(
         grid=grid,
         first=seen,
+        own=values[0],
         choice=tuple(choices[at] for at in order),
         last=tuple(lasts[at] for at in order),
     )
@@ -157,6 +160,13 @@ def read(
     value = (here * at.share).sum(axis=0)
     use = -(here[:, None] * at.slope).sum(axis=0)
     return value, np.moveaxis(use, 0, -1)
+
+
+def read_own(
+    programme: Programme, patient: Int64[np.ndarray, "batch cases"], at: Corners
+) -> Float64[np.ndarray, "batch cases"]:
+    """What these very patients get, by decisions that do not know who they are."""
+    return np.asarray((programme.own[patient[None], at.point] * at.share).sum(axis=0))
 
 
 def ending(
