@@ -29,7 +29,7 @@ STEP_LIMIT = 4000
 """No session of these sizes lasts as long: closed cases and the clock see to that."""
 
 PLAYS = settings(
-    max_examples=32,
+    max_examples=26,
     deadline=None,
     derandomize=True,
     database=None,
@@ -310,7 +310,7 @@ def check_totals(engine: ReviewEngine, first: np.ndarray, sums: dict[str, np.nda
 
 
 @given(plays())
-@settings(PLAYS, max_examples=8)
+@settings(PLAYS, max_examples=6)
 def test_sessions_alone_are_the_batch_bit_for_bit(play: Play) -> None:
     """Also where the batch is large enough to look things up that singles work out."""
     setup = play.setup()
