@@ -7,6 +7,7 @@ queue; nothing in it could name a patient, a hospital or a label.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -168,7 +169,7 @@ def situation(services: ReviewServices, state: CaseState, at: datetime) -> Situa
     values: dict[str, Any] = {
         **_case_values(services, state, view, at),
         **_grid_values(carbon),
-        **_session_values(services, at),
+        **_session_values(services, state, at),
         "gain": gain,
         "energy": energy,
         "g_co2e": energy * carbon.now.g_per_kwh,
@@ -265,20 +266,27 @@ def _grid_values(carbon: CarbonView) -> dict[str, float]:
     }
 
 
-def _session_values(services: ReviewServices, at: datetime) -> dict[str, float]:
-    """The day as a session: the visits that the budget still has to serve, at training's pace."""
+def _session_values(services: ReviewServices, state: CaseState, at: datetime) -> dict[str, float]:
+    """The day as a session: the cases that the budget still has to serve, at training's pace.
+
+    What the live system does not know is said as such: nobody else is known to wait, the day's
+    other cases count as still to come, and nothing limits the transfers of an hour but training's
+    number of slots.
+    """
     visits = float(services.budget.cases_left(at))
+    per_hour = float(services.config.slots_per_hour)
+    hours = max(slack_h(services, state, at), 0.0)
     return {
         "budget_left": services.budget.left_fraction(at),
         "budget_left_g_co2e": max(services.budget.left_g_co2e(at), 0.0),
-        "time_left": visits / services.config.slots_per_hour,
+        # the case itself may be kept until its deadline, however few the budget has left to serve
+        "time_left": max(visits / per_hour, hours),
         "cases_left": visits,
-        # The board's own queue is not known here: each live case is looked at as if alone.
-        "waiting": visits,
-        "to_come": 0.0,
+        "waiting": 1.0,
+        "to_come": visits - 1.0,
         "ahead": 0.0,
-        "slots_left_now": 1.0,
-        "slots_left": visits,
+        "slots_left_now": per_hour,
+        "slots_left": per_hour * (1.0 + math.floor(hours)),
     }
 
 

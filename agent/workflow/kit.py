@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.policies.plan_settings import KINDS
 from agent.policies.protocol import Policy
 from agent.workflow.budget import DayBudget
 from agent.workflow.context import CaseEnergy, ReviewServices
@@ -22,7 +23,7 @@ from envs.config import SessionConfig
 from envs.gain import GainModel
 from envs.observation import ObservationLayout
 
-RULE_NAMES = ("rule", "price", "never", "always-everything", "random")
+RULE_NAMES = ("rule", "price", *KINDS, "myopic", "never", "always-everything", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +116,6 @@ def assemble(
     names = tuple(t.name for t in evidence.transfers)
     layout = ObservationLayout(evidence.modalities, names)
     catalogue = ActionCatalogue(names)
-    n_pos = round(config.n_cases * float(evidence.label.mean()))
-    n_pos = min(max(n_pos, 1), config.n_cases - 1)
     if budget_g_co2e_per_day is None:
         budget_g_co2e_per_day = default_budget_g_co2e(
             evidence, config, float(monitor.now().g_per_kwh)
@@ -133,7 +132,9 @@ def assemble(
         sets=evidence.sets,
         layout=layout,
         catalogue=catalogue,
-        gain=GainModel.fit(evidence, np.arange(evidence.n_patients), n_pos, config.n_cases - n_pos),
+        gain=GainModel.fit(
+            evidence, np.arange(evidence.n_patients), *class_counts_of(evidence, config)
+        ),
         energy=CaseEnergy(
             pipeline_kwh=dict(zip(evidence.modalities, map(float, evidence.pipeline_kwh))),
             transfer_kwh=dict(zip(names, map(float, evidence.transfer_kwh))),
@@ -144,6 +145,13 @@ def assemble(
         config=config,
         seen_in_training=seen_in_training,
     )
+
+
+def class_counts_of(evidence: EvidenceTable, config: SessionConfig) -> tuple[int, int]:
+    """Positives and negatives of a session that the predicted gains speak of."""
+    n_pos = round(config.n_cases * float(evidence.label.mean()))
+    n_pos = min(max(n_pos, 1), config.n_cases - 1)
+    return n_pos, config.n_cases - n_pos
 
 
 def default_budget_g_co2e(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from agent.calibration import calibrate
+from agent.policies.plan_settings import KINDS
+from agent.policies.planner import PlannedPolicy
 from agent.policies.protocol import Policy
 from agent.policies.registry import check_policy_name, make_policy
-from agent.workflow.kit import BundleIdentity, ReviewKit, assemble
+from agent.workflow.kit import BundleIdentity, ReviewKit, assemble, class_counts_of
 from carbon.monitor import CarbonMonitor
 from distill.bundle import EVIDENCE, TRAINING_IDS, hash_case_id
 from distill.errors import BundleError
@@ -14,7 +20,9 @@ from distill.evidence import EvidenceTable
 from distill.runtime import StudentRuntime
 from envs.catalogue import ActionCatalogue
 from envs.config import SessionConfig
+from envs.gain import GainModel
 from envs.observation import ObservationLayout
+from envs.setup import build_setup
 
 
 def open_kit(
@@ -55,6 +63,8 @@ def open_kit(
     trained = _training_ids(student)
 
     def make(name: str, layout: ObservationLayout, catalogue: ActionCatalogue) -> Policy:
+        if name in KINDS:
+            return live_planner(name, evidence, config)
         return make_policy(name, layout, catalogue, seed)
 
     return assemble(
@@ -75,6 +85,31 @@ def open_kit(
         config=config,
         budget_g_co2e_per_day=budget_g_co2e_per_day,
     )
+
+
+def live_planner(
+    name: str, evidence: EvidenceTable, config: SessionConfig | None = None
+) -> PlannedPolicy:
+    """A planner with its tables fitted to the bundle's own patients, at its default constants.
+
+    The predicted gains of live cases are fitted to the same patients. A live case shares no
+    slots, so none are priced and nobody is let pass.
+
+    Raises:
+        EnvsError: if the bundle has too few patients to fit anything.
+    """
+    config = config or SessionConfig()
+    counts = class_counts_of(evidence, config)
+    gain = GainModel.fit(evidence, np.arange(evidence.n_patients), *counts)
+    # nobody is drawn: a small bundle may fill a smaller session than the gains speak of
+    cases = min(config.n_cases, max(evidence.n_patients // 2, 2))
+    setup = build_setup(
+        evidence=evidence, rules="worklist", config=replace(config, n_cases=cases), period="all",
+        gain_model=gain,
+    )  # fmt: skip
+    policy = calibrate(name, replace(setup, n_pos=counts[0], n_neg=counts[1]), ())
+    alone = {"slots_bind": False, "queues": False, "crowd": 0.0}
+    return replace(policy, settings=policy.settings.model_copy(update=alone))
 
 
 def _training_ids(student: StudentRuntime) -> frozenset[str]:
