@@ -28,9 +28,9 @@ Info = dict[str, Any]
 class CaseReviewEnv(gymnasium.Env[np.ndarray, np.int64]):
     """One stretch of a tumour board: which knowledge to bring in for each patient, at what carbon.
 
-    Patients come one after another. For the patient at hand the agent runs transfers, each
-    result seen before the next choice, then finalises, or defers the case to the end of the
-    queue. See ``envs/README.md`` for spaces, reward, budget modes and limits.
+    For the patient at hand the agent runs transfers, each result seen before the next choice,
+    then finalises the case or puts it off. ``rules`` say how cases come up and how the clock
+    moves. See ``envs/README.md`` for spaces, rewards, budget modes and limits.
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012  (its way)
