@@ -16,6 +16,14 @@ def case_facts(layout: ObservationLayout, observation: Float32[np.ndarray, " fie
     return f"probability {probability:.2f}, uncertainty {entropy:.2f} bit"
 
 
+def waits_for_slot(name: str, layout: ObservationLayout, catalogue: ActionCatalogue,
+                   observation: Float32[np.ndarray, " fields"]) -> str:  # fmt: skip
+    """Why a policy that does not watch the grid puts a case off."""
+    slots = float(layout.physical(observation, "slots_left_now"))
+    facts = action_facts(layout, catalogue, observation, catalogue.defer)
+    return f"{name} puts off what it would run: this hour has {slots:.0f} slots left ({facts})."
+
+
 def action_facts(
     layout: ObservationLayout,
     catalogue: ActionCatalogue,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from agent.policies.facts import action_facts
-from agent.policies.protocol import check_inputs
+from agent.policies.facts import action_facts, waits_for_slot
+from agent.policies.protocol import check_inputs, closed_for_want_of_a_slot
 from envs.catalogue import ActionCatalogue
 from envs.observation import ObservationLayout
 
@@ -38,17 +38,25 @@ class MyopicPolicy:
         observation: Float32[np.ndarray, "batch fields"],
         action_mask: Bool[np.ndarray, "batch actions"],
     ) -> Int64[np.ndarray, " batch"]:
-        """The open transfer with the highest gain if it is above the threshold, else finalise."""
+        """The open transfer with the highest gain if it is above the threshold, else finalise.
+
+        In an hour without a slot left it is put off, if a transfer is above the threshold.
+        """
         check_inputs(observation, action_mask, self.layout, self.catalogue)
         last = self.catalogue.finalise
-        gain = self.layout.physical(observation, "gain")
-        gain = np.where(action_mask[:, :last], gain, -np.inf)
+        seen = self.layout.physical(observation, "gain")
+        gain = np.where(action_mask[:, :last], seen, -np.inf)
         best = gain.argmax(axis=1)
         helps = gain[np.arange(len(gain)), best] > self.least_gain
-        return np.where(helps, best, last).astype(np.int64)
+        full = closed_for_want_of_a_slot(observation, action_mask, self.layout, self.catalogue)
+        later = (full & (seen > self.least_gain)).any(axis=1)
+        otherwise = np.where(later, self.catalogue.defer, last)
+        return np.where(helps, best, otherwise).astype(np.int64)
 
     def reason(self, observation: Float32[np.ndarray, " fields"], action: int) -> str:
         """The gain and the threshold."""
+        if action == self.catalogue.defer:
+            return waits_for_slot(self.name, self.layout, self.catalogue, observation)
         facts = action_facts(self.layout, self.catalogue, observation, action)
         if action >= self.catalogue.n_transfers:
             return (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from agent.policies.facts import action_facts
-from agent.policies.protocol import check_inputs
+from agent.policies.facts import action_facts, waits_for_slot
+from agent.policies.protocol import check_inputs, closed_for_want_of_a_slot
 from envs.catalogue import ActionCatalogue
 from envs.observation import ObservationLayout
 
@@ -47,16 +47,25 @@ class PricePolicy:
         observation: Float32[np.ndarray, "batch fields"],
         action_mask: Bool[np.ndarray, "batch actions"],
     ) -> Int64[np.ndarray, " batch"]:
-        """The open transfer with the best net gain if it is positive, else finalise."""
+        """The open transfer with the best net gain if it is positive, else finalise.
+
+        In an hour without a slot left it is put off, if a transfer is worth it.
+        """
         check_inputs(observation, action_mask, self.layout, self.catalogue)
         last = self.catalogue.finalise
-        net = np.where(action_mask[:, :last], self.net_gain(observation), -np.inf)
+        worth = self.net_gain(observation)
+        net = np.where(action_mask[:, :last], worth, -np.inf)
         best = net.argmax(axis=1)
         pays = net[np.arange(len(net)), best] > 0
-        return np.where(pays, best, last).astype(np.int64)
+        full = closed_for_want_of_a_slot(observation, action_mask, self.layout, self.catalogue)
+        later = (full & (worth > 0)).any(axis=1)
+        otherwise = np.where(later, self.catalogue.defer, last)
+        return np.where(pays, best, otherwise).astype(np.int64)
 
     def reason(self, observation: Float32[np.ndarray, " fields"], action: int) -> str:
         """The gain, the carbon, and what that carbon is worth at the price."""
+        if action == self.catalogue.defer:
+            return waits_for_slot(self.name, self.layout, self.catalogue, observation)
         net = self.net_gain(observation)
         price = f"at {self.g_per_auc:.0f} gCO2e per unit of AUC"
         if action >= self.catalogue.n_transfers:

@@ -80,6 +80,20 @@ def check_inputs(
         )
 
 
+def closed_for_want_of_a_slot(
+    observation: Float32[np.ndarray, "batch fields"],
+    action_mask: Bool[np.ndarray, "batch actions"],
+    layout: ObservationLayout,
+    catalogue: ActionCatalogue,
+) -> Bool[np.ndarray, "batch transfers"]:
+    """Transfers that the case could still run, were there room in this hour, and may wait for."""
+    present, run = (layout.physical(observation, name) > 0.5 for name in ("present", "run"))
+    source = [layout.modalities.index(t.source) for t in catalogue.transfers]
+    could = present[:, source] & ~run & (run.sum(axis=1) < catalogue.depth)[:, None]
+    waits = (layout.physical(observation, "slots_left_now") < 0.5) & action_mask[:, catalogue.defer]
+    return np.asarray(could & waits[:, None])
+
+
 def open_or_finalise(
     wanted: Int64[np.ndarray, " batch"],
     action_mask: Bool[np.ndarray, "batch actions"],

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from agent.policies.facts import action_facts, case_facts
-from agent.policies.protocol import check_inputs, open_or_finalise
+from agent.policies.facts import action_facts, case_facts, waits_for_slot
+from agent.policies.protocol import check_inputs, closed_for_want_of_a_slot, open_or_finalise
 from envs.catalogue import ActionCatalogue
 from envs.observation import ObservationLayout
 
@@ -88,7 +88,10 @@ class EverythingPolicy:
         observation: Float32[np.ndarray, "batch fields"],
         action_mask: Bool[np.ndarray, "batch actions"],
     ) -> Int64[np.ndarray, " batch"]:
-        """The first open transfer whose source is not processed yet, then the first open one."""
+        """The first open transfer whose source is not processed yet, then the first open one.
+
+        In an hour without a slot left the case is put off, if there is more to run.
+        """
         check_inputs(observation, action_mask, self.layout, self.catalogue)
         last = self.catalogue.finalise
         # depth is limited, so new modalities come before further bridges of old ones
@@ -97,10 +100,14 @@ class EverythingPolicy:
         score = action_mask[:, :last] * (1.0 + ~processed)
         best = score.argmax(axis=1)
         spent = ~action_mask[:, :last].any(axis=1)
-        return np.where(spent, last, best).astype(np.int64)
+        full = closed_for_want_of_a_slot(observation, action_mask, self.layout, self.catalogue)
+        otherwise = np.where(full.any(axis=1), self.catalogue.defer, last)
+        return np.where(spent, otherwise, best).astype(np.int64)
 
     def reason(self, observation: Float32[np.ndarray, " fields"], action: int) -> str:
         """Say what is run next, or that nothing is left to run."""
+        if action == self.catalogue.defer:
+            return waits_for_slot(self.name, self.layout, self.catalogue, observation)
         facts = action_facts(self.layout, self.catalogue, observation, action)
         if action == self.catalogue.finalise:
             return f"{self.name} finalises: no transfer is open any more ({facts})."

@@ -108,6 +108,21 @@ def test_everything_processes_new_modalities_first() -> None:
     assert rest < CATALOGUE.finalise
 
 
+@pytest.mark.parametrize("name", ["price", "myopic", "always-everything"])
+def test_in_a_full_hour_it_puts_off_what_it_would_run(name: str) -> None:
+    policy = make_policy(name, LAYOUT, CATALOGUE)
+    mask = np.zeros_like(OPEN)
+    mask[0, [CATALOGUE.finalise, CATALOGUE.defer]] = True
+    there = {f"present_{m}": 1.0 for m in MODALITIES}
+    full = observe(gain=np.full(6, 0.01), g_co2e=np.full(6, 10.0), **there)
+    assert policy.act(full, mask)[0] == CATALOGUE.defer
+    assert "0 slots left" in policy.reason(full[0], CATALOGUE.defer)
+    room = observe(gain=np.full(6, 0.01), g_co2e=np.full(6, 10.0), slots_left_now=1.0, **there)
+    assert policy.act(room, mask)[0] == CATALOGUE.finalise, "closed for another reason"
+    mask[0, CATALOGUE.defer] = False
+    assert policy.act(full, mask)[0] == CATALOGUE.finalise, "due in this hour"
+
+
 def test_random_draws_every_open_action_about_equally_often() -> None:
     policy = make_policy("random", LAYOUT, CATALOGUE, seed=1)
     policy.reset(4000, seed=2)
