@@ -96,7 +96,7 @@ def teacher_policy(
 
 def write_guide(task: TrainingTask, config: TrainPpoConfig, folder: Path) -> Path:
     """Keep the calibrated policy to imitate as a policy directory, to be opened again."""
-    setup, name = task.setup, config.warm_start
+    setup, name = task.teaching, config.warm_start
     teacher = teacher_policy(name, setup, config.seed, config.calibration_sessions)
     facts = {**task.provenance, "calibration_sessions": config.calibration_sessions}
     if isinstance(teacher, PlannedPolicy):

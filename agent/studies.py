@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from agent.algorithms import TrainPpoConfig, training_preset
 from agent.checkpoints import checkpoints
+from agent.cloning import write_guide
 from agent.errors import RlTrainingError
 from agent.policies.files import POLICY_FILE
 from agent.sessions import SessionSource
@@ -76,7 +78,9 @@ def _train_one(
 ) -> Path:
     folder = policy_folder(out, name, held_out, config.seed)
     task = training_task(source, held_out, config)
-    if _is_trained(folder, task, config):
+    if config.guided:
+        task = replace(task, guide=_shared_guide(task, config, out))
+    if _holds(folder, {"config": asdict(config), **task.provenance}):
         if progress is not None:
             progress(config.total_steps)
         return folder
@@ -84,16 +88,37 @@ def _train_one(
         try:
             return train_ppo(task, config, folder, resume=True, name=name, progress=progress)
         except RlTrainingError:
-            task = training_task(source, held_out, config)  # of another run: begin anew
+            # of another run: begin anew
+            task = replace(training_task(source, held_out, config), guide=task.guide)
     shutil.rmtree(folder, ignore_errors=True)
     return train_ppo(task, config, folder, name=name, progress=progress)
 
 
-def _is_trained(folder: Path, task: TrainingTask, config: TrainPpoConfig) -> bool:
-    """Whether the folder holds this very policy."""
+def _shared_guide(task: TrainingTask, config: TrainPpoConfig, out: Path) -> Path:
+    """The planner of one held-out fold, calibrated once for all seeds and processes."""
+    fold = task.provenance["held_out_fold"]
+    folder = out / f"guide-{config.warm_start}-fold{fold}"
+    same = {key: value for key, value in task.provenance.items() if key != "validation_fold"}
+    first = replace(task, provenance=same)
+    facts = {**same, "calibration_sessions": config.calibration_sessions}
+    if not _holds(folder, facts):
+        partial = out / f".{folder.name}.{os.getpid()}.tmp"
+        write_guide(first, replace(config, seed=0), partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not _holds(folder, facts):
+                raise
+            shutil.rmtree(partial)  # another process was faster, with the same planner
+    return folder
+
+
+def _holds(folder: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the folder holds a policy with these facts in its provenance."""
     path = folder / POLICY_FILE
     if not path.is_file():
         return False
     stored = json.loads(path.read_text("utf-8")).get("provenance", {})
-    wanted = json.loads(json.dumps({"config": asdict(config), **task.provenance}))
-    return all(stored.get(key) == value for key, value in wanted.items())
+    facts = json.loads(json.dumps(dict(wanted)))
+    return all(stored.get(key) == value for key, value in facts.items())

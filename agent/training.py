@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -216,7 +217,9 @@ def _guide(task: TrainingTask, config: TrainPpoConfig, out: Path, *, resume: boo
     if not config.guided:
         return None
     folder = out / GUIDE
-    if not resume or not (folder / POLICY_FILE).exists():
+    if task.guide is not None:
+        shutil.copytree(task.guide, folder, dirs_exist_ok=True)
+    elif not resume or not (folder / POLICY_FILE).exists():
         write_guide(task, config, folder)
     return open_guide(out, task.setup.layout, task.setup.catalogue, elsewhere=False)
 
@@ -230,7 +233,7 @@ def _begin(run: Run) -> None:
             reward_scale=config.reward_scale, guided=config.guided,
         )  # fmt: skip
         teacher = run.guide or teacher_policy(
-            config.warm_start, setup, config.seed, config.calibration_sessions
+            config.warm_start, run.task.teaching, config.seed, config.calibration_sessions
         )
         shown = demonstrate(teacher, setup, config.seed, config.clone_sessions)
         run.agreement = clone(cast(MaskableScoringPolicy, run.model.policy), shown, how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
@@ -27,14 +28,19 @@ class TrainingTask:
         setup: the same sessions' fixed numbers.
         provenance: environment, folds, trace, bundle: what names these sessions for good.
         patients: hashed case ids of the training patients, those looked at included.
+        teaching: all training patients and hours, with the environment's own reward: what a
+            planner to imitate is calibrated on.
         validation: sessions to look at now and then; None to train on all patients and hours.
+        guide: folder of a planner that was calibrated already; None to calibrate one.
     """
 
     env: VecEnv
     setup: ReviewSetup
     provenance: Mapping[str, Any]
     patients: frozenset[str]
+    teaching: ReviewSetup
     validation: Validation | None = None
+    guide: Path | None = None
 
 
 def training_task(source: SessionSource, held_out: int, config: TrainPpoConfig) -> TrainingTask:
@@ -75,6 +81,7 @@ def training_task(source: SessionSource, held_out: int, config: TrainPpoConfig) 
             "validation_fold": None if validation is None else validation.fold,
         },
         patients=source.patients(folds),
+        teaching=source.training(held_out),
         validation=validation,
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ def _clocks() -> np.ndarray:
 
 
 def sessions_alone(task: TrainingTask, steps: int) -> np.ndarray:
-    """Frames a second, by either clock, of the sessions, masks included, with actions drawn among the open ones."""
+    """Frames a second, by either clock, of the sessions with their masks and random actions."""
     env, rng = task.env, np.random.default_rng(0)
     env.seed(0)
     env.reset()
@@ -51,7 +51,7 @@ def sessions_alone(task: TrainingTask, steps: int) -> np.ndarray:
 
 
 def training(task: TrainingTask, algorithm: str, rollouts: int, num_envs: int) -> np.ndarray:
-    """Frames a second, by either clock, of rollouts and updates together, after one rollout to warm up."""
+    """Frames a second, by either clock, of rollouts and updates, after one rollout to warm up."""
     config = training_preset(algorithm, num_envs=num_envs)
     run = new_run(task, config)
     run.model.set_logger(configure(None, []))
