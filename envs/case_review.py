@@ -100,6 +100,7 @@ class CaseReviewEnv(gymnasium.Env[np.ndarray, np.int64]):
         return self._observe(), {
             "action_mask": self.action_masks(),
             "budget_g": float(self._engine.state.budget_g[0]),
+            **self._engine.named(),
         }
 
     def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, Info]:

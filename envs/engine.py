@@ -17,6 +17,7 @@ from envs.setup import ReviewSetup
 from envs.state import StepOutcome, empty_state
 from envs.view import columns_of, observe
 
+NAMED_KEYS = ("budget_mode", "reward_kind")
 STEP_KEYS = ("auc_gain", "g_co2e", "lateness_h", "invalid", "cost")
 END_KEYS = (
     "session_auc_base", "session_auc_final", "total_g_co2e", "budget_g", "n_invalid",
@@ -109,6 +110,11 @@ class ReviewEngine:
             "midpoint": midpoint_credit(first, state.score[at], np.arange(n_pos + n_neg) < n_pos),
             "trace_idx": state.trace_idx[at],
         }
+
+    def named(self) -> dict[str, str]:
+        """What budget and reward mean in these sessions: :data:`NAMED_KEYS`, said at each reset."""
+        config = self.setup.config
+        return dict(zip(NAMED_KEYS, (config.budget_mode, config.reward)))
 
     def step_info(self, outcome: StepOutcome) -> dict[str, np.ndarray]:
         """What is said after each step: :data:`STEP_KEYS`, one value a row."""

@@ -194,7 +194,11 @@ class CaseReviewVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _reset_info(self, reset: Bool[np.ndarray, " batch"]) -> Info:
         budget = np.where(reset, self._engine.state.budget_g, 0.0)
         mask = self._engine.mask & reset[:, None]
-        return {"action_mask": mask, "_action_mask": reset, "budget_g": budget, "_budget_g": reset}
+        infos = {"action_mask": mask, "_action_mask": reset, "budget_g": budget, "_budget_g": reset}
+        for key, name in self._engine.named().items():
+            infos[key], infos[f"_{key}"] = np.full(self.num_envs, None, dtype=object), reset
+            infos[key][reset] = name
+        return infos
 
     def _step_info(self, outcome: StepOutcome, idle: Bool[np.ndarray, " batch"]) -> Info:
         held = ~idle
@@ -231,6 +235,6 @@ def _only(infos: Info, rows: Bool[np.ndarray, " batch"]) -> Info:
         held = infos[f"_{key}"] & rows
         if held.any():
             value = infos[key].copy()
-            value[~held] = 0
+            value[~held] = None if value.dtype == object else 0
             kept[key], kept[f"_{key}"] = value, held
     return kept

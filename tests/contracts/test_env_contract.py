@@ -96,7 +96,8 @@ def test_a_seed_is_an_episode(env_id: str, evidence_path: str) -> None:
 def test_infos_say_what_happened(env_id: str, evidence_path: str) -> None:
     env = make(env_id, evidence_path)
     _, info = env.reset(seed=0)
-    assert set(info) == {"action_mask", "budget_g"}
+    assert set(info) == {"action_mask", "budget_g", "budget_mode", "reward_kind"}
+    assert (info["budget_mode"], info["reward_kind"]) == ("mask+price", "auc")
     catalogue = env.unwrapped.catalogue
     ended = False
     while not ended:
