@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 from agent.errors import AgentError, ComparisonError, RlTrainingError
 from api.cli import compare, rl
+from carbon.errors import CarbonError
 from distill.bundle import EVIDENCE, FILES, seal
 from distill.errors import BundleError
+from envs.errors import ConfigError
 from envs.toy import toy_evidence
 
 RUNNER = CliRunner()
@@ -44,11 +46,11 @@ def test_a_policy_is_trained_compared_and_reported(bundle: str, tmp_path: Path) 
     )
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
-    assert (facts["steps"], facts["fold"]) == (8192, 4)
+    assert (facts["steps"], facts["fold"]) == (16384, 4)
     done = RUNNER.invoke(
         app(),
         ["compare", "--bundle", bundle, "--out", str(out), "--policies", f"rule,price,{policy}",
-         "--sessions", "8"],
+         "--sessions", "3"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "has the highest reward" in done.stdout
@@ -62,7 +64,7 @@ def test_the_comparison_as_json_on_standard_output(bundle: str, tmp_path: Path) 
     done = RUNNER.invoke(
         app(),
         ["compare", "--bundle", bundle, "--out", str(tmp_path), "--policies", "rule",
-         "--sessions", "4", "--fold", "all", "--json"],
+         "--sessions", "3", "--cases", "12", "--fold", "all", "--json"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["provenance"]["folds"] == [0, 1, 2, 3, 4]
@@ -73,6 +75,11 @@ def test_the_comparison_as_json_on_standard_output(bundle: str, tmp_path: Path) 
     [
         (["compare", "--fold", "7"], ComparisonError, "Unknown fold '7'"),
         (["compare", "--policies", "rul"], AgentError, "Did you mean 'rule'"),
+        (["compare", "--algorithms", "ppos"], ComparisonError, "Did you mean 'ppo'"),
+        (["compare", "--env", "greenboard/CaseReview-v2"], ComparisonError, "CaseReview-v1'?"),
+        (["compare", "--preset", "harder"], ConfigError, "Did you mean 'hard'"),
+        (["compare", "--budget", "-0.1"], ConfigError, "budget_fraction is -0.1"),
+        (["compare", "--trace", "no.csv"], CarbonError, "no.csv"),
         (["rl", "train", "--warm-start", "x"], RlTrainingError, "Unknown warm start"),
         (["rl", "train", "--resume"], RlTrainingError, "Nothing to resume"),
     ],
@@ -84,6 +91,54 @@ def test_bad_input_is_one_clear_error(
     assert isinstance(done.exception, error)
     assert message in str(done.exception)
     assert not (tmp_path / "o" / "report.json").exists()
+
+
+def test_everything_beyond_the_figures_on_the_worklist(bundle: str, tmp_path: Path) -> None:
+    """Other rules, robustness and equity; the command in the report names what was asked for."""
+    cohort = tmp_path / "cohort"
+    write_toy_cohort(cohort)
+    out = tmp_path / "out"
+    done = RUNNER.invoke(
+        app(),
+        ["compare", "--bundle", bundle, "--out", str(out), "--policies", "rule,always-everything",
+         "--env", "greenboard/CaseReview-v1", "--preset", "hard", "--budget", "0.3",
+         "--sessions", "4", "--cases", "16", "--robustness", "--cohort", str(cohort)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    data = json.loads((out / "report.json").read_text())
+    assert set(data["equity"]["groups"]) == {"sex", "age"}
+    assert {"budget 10%", "shifted hospitals"} <= set(data["robustness"])
+    assert data["provenance"]["environment"] == "greenboard/CaseReview-v1"
+    assert data["provenance"]["session_config"]["slots_per_hour"] == 1
+    assert data["provenance"]["session_config"]["budget_fraction"] == 0.3
+    tested = data["policies"]["rule"]["statistics"]
+    assert {"patients_redrawn", "iqm", "differences", "regret_to_expected_lp"} <= set(tested)
+    for words in ("--preset hard", "--budget 0.3", "--robustness", f"--cohort {cohort}"):
+        assert words in data["provenance"]["command"]
+
+
+def write_toy_cohort(folder: Path) -> None:
+    """The toy patients with a sex and an age, as a cohort folder."""
+    folder.mkdir()
+    cases = toy_evidence(600).case_id
+    (folder / "cohort.toml").write_text(
+        'name = "toy"\ndescription = "toy"\nsynthetic = true\n'
+        '[label]\ntable = "labels.csv"\ncolumn = "y"\nnegative = "a"\npositive = "b"\n'
+        '[modality.clinical]\ntable = "clinical.csv"\nrole = "inference"\n'
+    )
+    labels = "".join(f"{case},{'ab'[i % 2]}\n" for i, case in enumerate(cases))
+    (folder / "labels.csv").write_text("case_id,y\n" + labels)
+    rows = (f"{case},{'male' if i % 3 else 'female'},{40 + i % 50}" for i, case in enumerate(cases))
+    (folder / "clinical.csv").write_text("case_id,sex,age\n" + "\n".join(rows) + "\n")
+
+
+def test_a_trace_for_robustness_without_it_is_refused(bundle: str, tmp_path: Path) -> None:
+    done = RUNNER.invoke(
+        app(),
+        ["compare", "--bundle", bundle, "--out", str(tmp_path / "o"), "--other-trace", "x.csv"],
+    )
+    assert isinstance(done.exception, ComparisonError)
+    assert "give both or neither" in str(done.exception)
 
 
 @pytest.mark.parametrize("command", [["compare"], ["rl", "train"]])
