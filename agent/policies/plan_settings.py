@@ -38,7 +38,9 @@ class PlanSettings(BaseModel):
         margin_h: hours before the deadline by which a wait ends.
         crowd: weight of cases still to arrive among the rivals.
         crowding: how much of the cleanest hours the rivals take.
-        served_share: share of the slots until the deadline that better cases leave over.
+        served_share: a case lets others pass if the better ones are more than this many times the
+            slots until its deadline. The slot's price rations them already; a strict rule (1 or
+            less) left slots unused.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,7 +65,7 @@ class PlanSettings(BaseModel):
     margin_h: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     crowd: float = Field(default=0.5, ge=0.0, allow_inf_nan=False)
     crowding: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
-    served_share: float = Field(default=0.9, ge=0.0, allow_inf_nan=False)
+    served_share: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
 
 
 def settings_for(

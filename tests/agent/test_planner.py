@@ -214,7 +214,7 @@ def test_it_waits_for_a_cleaner_hour_that_saves_more_than_it_risks() -> None:
 def test_a_slot_goes_to_those_that_the_slots_will_serve() -> None:
     policy = planner()
     crowd = {"waiting": 30.0, "slots_left_now": 1.0, "slots_left": 10.0}
-    assert policy.act(one_choice(0.005, 0.1, ahead=20.0, **crowd), OPEN)[0] == CATALOGUE.defer
+    assert policy.act(one_choice(0.005, 0.1, ahead=25.0, **crowd), OPEN)[0] == CATALOGUE.defer
     assert policy.act(one_choice(0.005, 0.1, ahead=5.0, **crowd), OPEN)[0] == RUN
     alone = crowd | {"waiting": 1.0}
     assert policy.act(one_choice(0.005, 0.1, ahead=0.0, **alone), OPEN)[0] == RUN
