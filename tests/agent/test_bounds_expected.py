@@ -32,7 +32,7 @@ def test_policies_expected_foresight_clairvoyant_come_in_this_order(
     assert mean["expected_lp"] <= mean["foresight_lp"] <= mean["clairvoyant_lp"]
     # Both currencies of a bound differ by the same luck with labels.
     luck = np.mean([bound.expected.auc_gain - bound.expected.expected_gain for bound in found])
-    reward = np.mean([bound.expected.reward for bound in found]) - luck
+    reward = np.mean([bound.expected.reward or 0.0 for bound in found]) - luck
     assert reward <= mean["expected_lp"]
     for name in POLICIES:
         policy = make_policy(name, setup.layout, setup.catalogue)
