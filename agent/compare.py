@@ -27,7 +27,7 @@ from agent.report.model import ComparisonReport
 from agent.report.render import check_report_folder
 from agent.results import FoldResult, RewardTerms
 from agent.robustness import robustness
-from agent.rollout import SessionRecords, run_sessions
+from agent.rollout import SessionRecords, run_sessions, without_limits
 from agent.sessions import SessionSource
 from agent.summary import summarise
 from agent.surrogate import surrogates
@@ -242,7 +242,7 @@ def compare_fold(
     def report(n: int) -> None:
         progress(label, n, total)
 
-    free = replace(setup, config=replace(setup.config, budget_mode="price"))
+    free = without_limits(setup)
     everything = EverythingPolicy(layout=setup.layout, catalogue=setup.catalogue)
     reference = run_sessions(everything, free, seeds, progress=report)
     records = {

@@ -53,7 +53,7 @@ class FoldResult:
         terms: how the reward comes about.
         contestants: the policies.
         records: by policy, one entry a training seed.
-        reference: processing everything for everybody without a budget.
+        reference: processing everything for everybody, without budget and with room for all.
         bounds: of each session that was bounded; the first ones, all of them by default.
         expected_gain: by policy, the label-averaged gain [training seeds, bounded sessions].
     """

@@ -13,7 +13,7 @@ from agent.inference import METRICS, Replicates, replicate
 from agent.policies.simple import EverythingPolicy
 from agent.report.findings import Kind, RobustnessScenario
 from agent.results import FoldResult, RewardTerms, policy_names_of
-from agent.rollout import run_sessions
+from agent.rollout import run_sessions, without_limits
 from agent.sessions import SessionSource
 from agent.statistics import Estimate, kendall_tau
 from carbon.intensity.synthetic import synthetic_trace
@@ -229,7 +229,7 @@ def run_scenario(
         setup = replace(
             scenario.source.evaluation(fold), gain_model=original.evaluation(fold).gain_model
         )
-        free = replace(setup, config=replace(setup.config, budget_mode="price"))
+        free = without_limits(setup)
         everything = EverythingPolicy(layout=setup.layout, catalogue=setup.catalogue)
         records = {
             c.name: tuple(run_sessions(p, setup, seeds) for p in c.policies) for c in contestants

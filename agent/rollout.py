@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -15,6 +15,7 @@ from envs.setup import ReviewSetup
 from envs.state import StepOutcome
 
 BATCH = 64
+MOST_SLOTS = 3600
 URGENCY_EDGES = (0.4, 0.8)
 URGENCY_BANDS = ("low, to 0.4", "medium, to 0.8", "urgent, above 0.8")
 UNCERTAINTY_EDGES = (0.5, 0.8)
@@ -168,6 +169,19 @@ def start_sessions(setup: ReviewSetup, seeds: Sequence[int]) -> ReviewEngine:
     engine = ReviewEngine(setup, len(seeds))
     engine.begin(np.arange(len(seeds)), [seeding.np_random(seed)[0] for seed in seeds])
     return engine
+
+
+def without_limits(setup: ReviewSetup) -> ReviewSetup:
+    """The same sessions with no budget, room for every transfer, and as many as a case can take.
+
+    What processing everything for everybody would gain and emit, to be set beside policies.
+    """
+    config = replace(setup.config, budget_mode="price")
+    if setup.rules == "worklist":
+        room = max(config.slots_per_hour, config.n_cases * setup.catalogue.depth)
+        config = replace(config, slots_per_hour=min(room, MOST_SLOTS))
+    rules = "sequential" if setup.rules == "oneshot" else setup.rules
+    return replace(setup, config=config, rules=rules)
 
 
 def run_sessions(

@@ -120,7 +120,7 @@ def summarise(
         bounds=_bounds(results, rng),
         everything=reference_figures(results, rng),
         best_planner=planner,
-        budget_g_co2e=bootstrap_mean(_single([r.reference.budget_g_co2e for r in results]), rng),
+        budget_g_co2e=bootstrap_mean(sample(results, names[0], "budget_g_co2e"), rng),
         provenance=provenance,
         limits=limits(
             provenance, learned=any(p.learned for p in policies), strangers=_strangers(results)

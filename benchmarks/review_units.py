@@ -26,7 +26,7 @@ from agent.policies.files import write_atomically
 from agent.policies.registry import open_policy
 from agent.policies.simple import EverythingPolicy
 from agent.results import FoldResult, RewardTerms
-from agent.rollout import SessionRecords, run_sessions
+from agent.rollout import SessionRecords, run_sessions, without_limits
 from agent.sessions import ONESHOT, SEQUENTIAL, WORKLIST, SessionSource
 
 PLANNERS = (
@@ -228,7 +228,7 @@ def _write(
     setup = source.evaluation(fold)
     seeds = range(FIRST_SESSION_SEED, FIRST_SESSION_SEED + study.sessions)
     bounded = seeds[: study.bounded]
-    free = replace(setup, config=replace(setup.config, budget_mode="price"))
+    free = without_limits(setup)
     everything = EverythingPolicy(layout=setup.layout, catalogue=setup.catalogue)
     batch = len(seeds)
     records = {
