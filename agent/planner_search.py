@@ -14,7 +14,8 @@ from envs.setup import ReviewSetup
 
 CANDIDATES: Mapping[str, tuple[float, ...]] = {
     "spend": (0.75, 1.0),
-    "crowding": (0.4, 2.0),
+    "crowding": (0.4, 2.5),
+    "follow_share": (0.5,),
     "run_size": (3.0,),
     "min_gain": (3e-5, 3e-4),
 }
@@ -65,5 +66,6 @@ def _matters(name: str, policy: PlannedPolicy) -> bool:
     settings = policy.settings
     return {
         "crowding": settings.waits and settings.any_hour,
+        "follow_share": policy.program is not None,
         "run_size": settings.batches and settings.setup_factor > 0.0,
     }.get(name, True)

@@ -27,6 +27,7 @@ class PlanSettings(BaseModel):
         setup_factor: energy of starting a run, as a multiple of its energy per case.
         run_size: cases that a later run is reckoned to serve.
         arrival_share: part of the session in which cases arrive.
+        follow_share: weight of what is expected to follow a transfer.
         min_gain: AUC that a transfer must gain beyond its costs.
         clean_share: work is reckoned to be done in this cleanest share of the hours forecast.
         spend: share of the budget left that prices give out; running dry costs more than a rest
@@ -34,7 +35,7 @@ class PlanSettings(BaseModel):
         slot_yield: share of the slots that will find a case waiting.
         slot_weight: the clearing price of a slot counts this much.
         wait_gain: AUC that a wait must bring at least.
-        wait_share: the same as a share of what could be had now.
+        slot_loss: share of a slot's price that a wait forgoes.
         margin_h: hours before the deadline by which a wait ends.
         crowd: weight of cases still to arrive among the rivals.
         crowding: how much of the cleanest hours the rivals take.
@@ -55,13 +56,14 @@ class PlanSettings(BaseModel):
     setup_factor: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     run_size: float = Field(default=4.0, ge=1.0, allow_inf_nan=False)
     arrival_share: float = Field(default=0.75, ge=0.0, le=1.0)
+    follow_share: float = Field(default=1.0, ge=0.0, le=1.0)
     min_gain: float = Field(default=1e-4, ge=0.0, allow_inf_nan=False)
     clean_share: float = Field(default=1.0, gt=0.0, le=1.0)
     spend: float = Field(default=0.85, gt=0.0, allow_inf_nan=False)
     slot_yield: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     slot_weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     wait_gain: float = Field(default=1e-5, ge=0.0, allow_inf_nan=False)
-    wait_share: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    slot_loss: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     margin_h: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     crowd: float = Field(default=0.5, ge=0.0, allow_inf_nan=False)
     crowding: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)

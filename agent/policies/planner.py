@@ -108,7 +108,7 @@ class PlannedPolicy:
         )
         reference = self._clean_hour(view, path) if settings.waits else np.full(len(now_g), np.inf)
         then_g = np.where(np.isfinite(reference), reference, now_g)
-        follows = self._follows(view, per_g * then_g, per_slot)
+        follows = settings.follow_share * self._follows(view, per_g * then_g, per_slot)
         base = np.where(view.could, view.gain - settings.min_gain, -np.inf) + follows
         base -= per_slot[:, None]
         later_g = later_kwh * then_g[:, None]
@@ -184,14 +184,16 @@ class PlannedPolicy:
     ) -> Bool[np.ndarray, " batch"]:
         """Whether to look at the case again in another hour."""
         settings = self.settings
-        if not settings.waits:
-            return np.zeros(len(best_now), dtype=np.bool_)
         later = seen.later.max(axis=1, initial=-np.inf)
+        full = (view.slots_now < 1.0) & (np.maximum(seen.now.max(axis=1), later) > 0.0)
+        if not settings.waits:
+            return np.asarray(full)
         now = np.maximum(best_now, 0.0)
-        cleaner = later > now * (1.0 + settings.wait_share) + settings.wait_gain
+        # a slot that a wait leaves unused is gone, so its price counts for running now
+        cleaner = later > now + settings.slot_loss * seen.per_slot + settings.wait_gain
         if settings.queues:
             cleaner = cleaner | self._lets_pass(view, later, best_now)
-        return np.asarray(cleaner)
+        return np.asarray(cleaner | full)
 
     def _lets_pass(
         self,
@@ -210,8 +212,7 @@ class PlannedPolicy:
         rank = view.ahead + settings.crowd * view.to_come * better * np.clip(soon, 0.0, 1.0)
         served = rank < settings.served_share * view.slots_left
         others = view.waiting > view.slots_now
-        full = view.slots_now < 1.0
-        return np.where(full, later > 0.0, others & ~served & (np.maximum(best_now, later) > 0.0))
+        return np.asarray(others & ~served & (np.maximum(best_now, later) > 0.0))
 
     def reason(self, observation: Float32[np.ndarray, " fields"], action: int) -> str:
         """The net value, the prices in it, and what would change the decision."""
