@@ -136,8 +136,8 @@ def _evaluate(
         energy_kwh: of processing each modality.
         sessions: patients, hours and budgets.
         at: price of carbon, on top of the reward's own, and of a slot in each hour.
-        width: 0 for the cheapest of a case's hours; above it for a soft minimum, which lies below
-            and makes the sum smooth in the prices.
+        width: 0 for the cheapest of a case's hours; above it for a soft minimum, which makes
+            the sum smooth in the prices.
     """
     (per_g, per_slot), hours = at, sessions.hours
     slots, budget = float(hours.slots or 0), sessions.budget_g_co2e
@@ -162,17 +162,18 @@ def _evaluate(
 def _soft_min(
     cost: Float64[np.ndarray, "batch cases hours"], width: float
 ) -> tuple[Float64[np.ndarray, "batch cases"], Float64[np.ndarray, "batch cases hours"]]:
-    """The least cost over hours, at least 0, and the share of each hour in it."""
+    """The least cost over hours and the share of each hour in it.
+
+    The soft minimum is -width log of the mean of exp(-cost / width): from the least to the mean.
+    """
     low = cost.min(axis=2, keepdims=True)
     if width == 0.0:
         least = cost == low
         first = least & (np.cumsum(least, axis=2) == 1)
         return low[..., 0], first.astype(np.float64)
     near = np.exp((low - cost) / width)
-    total = near.sum(axis=2, keepdims=True)
-    soft = low[..., 0] - width * np.log(total[..., 0])
-    share = np.where(soft[..., None] > 0.0, near / total, 0.0)
-    return np.maximum(soft, 0.0), share
+    total, n = near.sum(axis=2, keepdims=True), (cost < OUT_OF_REACH).sum(axis=2)
+    return low[..., 0] - width * np.log(total[..., 0] / np.maximum(n, 1)), near / total
 
 
 def _with_room(
