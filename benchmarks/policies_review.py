@@ -29,6 +29,7 @@ from review_analysis import Analysed, analyse, targets  # noqa: E402
 from review_units import (  # noqa: E402
     SETTINGS,
     Study,
+    label_of,
     load_unit,
     play,
     play_cohort,
@@ -155,8 +156,9 @@ def strange_units(
         ]
     for bundle in args.new_bundle if wanted(args, COHORT) else ():
         there = SessionSource.open(bundle, trace=study.traces, env_id=WORKLIST).folds
-        units = [(f"cohort-{bundle.resolve().name}-fold{fold}", fold) for fold in there]
-        found[f"cohort {bundle.resolve().name}"] = [
+        label = label_of(bundle.resolve())
+        units = [(f"cohort-{label}-fold{fold}", fold) for fold in there]
+        found[f"cohort {label}"] = [
             (unit, (unit, play_cohort, (study, bundle.resolve(), fold))) for unit, fold in units
         ]
     return found

@@ -182,11 +182,15 @@ def play_cohort(study: Study, bundle: Path, fold: int) -> Path:
     """
     opened = SessionSource.open(bundle, trace=study.traces, env_id=WORKLIST, preset="default")
     source = opened.fitted(opened.folds)
-    how = replace(study.preparation("default", fold, source), out=study.work / bundle.name)
+    how = replace(study.preparation("default", fold, source), out=study.work / label_of(bundle))
     learned = _travellers(study, source, fold)
     names = [n for n in PLANNERS if not n.startswith("always:")]
     return _write(
-        study, f"cohort-{bundle.name}-fold{fold}", fold, source, [*prepare(names, how), *learned]
+        study,
+        f"cohort-{label_of(bundle)}-fold{fold}",
+        fold,
+        source,
+        [*prepare(names, how), *learned],
     )
 
 
@@ -211,6 +215,11 @@ def _play(study: Study, setting: str, fold: int, source: SessionSource, name: st
     how = study.preparation(setting, fold, source)
     contestants = [*prepare(PLANNERS, how), *_learned(study, setting, fold, source)]
     return _write(study, name, fold, source, contestants)
+
+
+def label_of(bundle: Path) -> str:
+    """A bundle's name in units and tables: many are called ``bundle``."""
+    return f"{bundle.parent.name}-{bundle.name}"
 
 
 def unit_path(study: Study, name: str) -> Path:

@@ -43,7 +43,9 @@ def compare(out: Path, *, of: SessionSource | None = None, **settings: object) -
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[ComparisonReport, Path]:
     out = tmp_path_factory.mktemp("report")
-    return compare(out), out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.contestants.CALIBRATION_SESSIONS", 4)
+        return compare(out), out
 
 
 def test_the_default_compares_every_kind_of_policy(
@@ -84,7 +86,7 @@ def test_the_report_is_written_and_valid(full: tuple[ComparisonReport, Path]) ->
     page, figures = write_report(report, out)
     data = json.loads(figures.read_text())
     assert data["provenance"]["created_utc"] == "2026-01-02T00:00:00+00:00"
-    assert data["policies"]["price"]["details"]["4"]["price"]["n_calibration_sessions"] == 128
+    assert data["policies"]["price"]["details"]["4"]["price"]["n_calibration_sessions"] == 4
     assert page.stat().st_size < 2_000_000
 
 
