@@ -12,6 +12,7 @@ from agent.ope_log import write_log
 from agent.ope_replay import Exploring, log_sessions
 from agent.policies.registry import make_policy
 from api.cli.main import app
+from distill.bundle import EVIDENCE, FILES, seal
 from envs.setup import build_setup
 from envs.toy import toy_evidence
 
@@ -52,6 +53,25 @@ def test_a_log_without_propensities_is_refused(logged: Path, tmp_path: Path) -> 
     result = CliRunner().invoke(app, ["rl", "ope", "--log", str(path), "--policy", "price"])
     assert isinstance(result.exception, OffPolicyError)
     assert "lacks propensity" in str(result.exception)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_log_from_replay_can_be_evaluated(tmp_path: Path, ending: str) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for name in FILES:
+        (bundle / name).write_text("{}")
+    toy_evidence(200).save(bundle / EVIDENCE)
+    seal(bundle, {"cohort": "toy", "synthetic": True})
+    path = tmp_path / f"decisions.{ending}"
+    words = ["rl", "log", "--bundle", str(bundle), "--out", str(path), "--policy", "price"]
+    done = CliRunner().invoke(app, [*words, "--sessions", "12", "--explore", "0.4", "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.output)
+    words = ["rl", "ope", "--log", str(path), "--policy", "price", "--redraws", "20", "--json"]
+    report = json.loads(CliRunner().invoke(app, words).output)
+    assert report["n_decisions"] == facts["decisions"]
+    assert report["behaviour"] == "price, 40% explored"
 
 
 @pytest.mark.parametrize("command", ["log", "ope"])
