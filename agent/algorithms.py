@@ -234,9 +234,9 @@ def read_settings(text: str, where: str, **overrides: Any) -> TrainPpoConfig:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise RlTrainingError(f"{where}: unknown setting {key!r}.{hint}")
-    if isinstance(stored.get("hidden"), list):
-        stored["hidden"] = tuple(stored["hidden"])
     chosen = {**stored, **overrides}
+    if isinstance(chosen.get("hidden"), list):  # TOML has no tuples
+        chosen["hidden"] = tuple(chosen["hidden"])
     for name, value in chosen.items():
         _check(name, value)
     return TrainPpoConfig(**chosen)

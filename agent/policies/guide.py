@@ -16,6 +16,7 @@ from agent.policies.planner import PlannedPolicy
 from agent.policies.price import PricePolicy
 from agent.policies.protocol import Policy
 from envs.catalogue import ActionCatalogue
+from envs.errors import LayoutError
 from envs.observation import ObservationLayout
 
 GUIDE = "guide"
@@ -48,7 +49,7 @@ def open_guide(
         if stored.kind == "price":
             return _price(stored, layout, catalogue)
         settings = PlanSettings.model_validate(stored.settings)
-    except (OSError, ValidationError) as error:
+    except (OSError, ValidationError, LayoutError) as error:
         raise PolicyError(
             f"{folder} cannot be read as the planner that guides the network: {error}. Copy the "
             "whole policy folder again."

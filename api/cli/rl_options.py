@@ -64,17 +64,33 @@ def chosen_settings(
         warm_start_named,
         with_teacher,
     )
-    from agent.errors import RlTrainingError
 
     warm_start_named(warm_start)
     given = {name: value for name, value in overrides.items() if value is not None}
-    if settings is None:
-        return with_teacher(training_preset(algorithm, **given), warm_start)
+    stored = settings_in(settings)
+    if "algorithm" in stored and settings is not None:
+        chosen = read_settings(settings.read_text("utf-8"), str(settings), **given)
+    else:
+        chosen = training_preset(algorithm, **{**stored, **given})
+    return with_teacher(chosen, warm_start)
+
+
+def settings_in(path: Path | None) -> dict[str, Any]:
+    """The fields that a file of training settings has; none without a file.
+
+    Raises:
+        RlTrainingError: if it cannot be read or is no TOML.
+    """
+    import tomllib
+
+    from agent.errors import RlTrainingError
+
+    if path is None:
+        return {}
     try:
-        text = settings.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RlTrainingError(f"{settings} cannot be read: {error}") from error
-    return with_teacher(read_settings(text, str(settings), **given), warm_start)
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RlTrainingError(f"{path} cannot be read as TOML: {error}") from error
 
 
 def open_source(

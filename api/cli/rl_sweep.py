@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.rl_options import BundleFolder, EnvId, EvalEvery, Patience, SessionPreset, Traces
+from api.cli.rl_options import (
+    BundleFolder,
+    EnvId,
+    EvalEvery,
+    Patience,
+    SessionPreset,
+    Settings,
+    Traces,
+)
 
 FAILED = 1
 
@@ -26,6 +34,7 @@ def sweep(
     env: EnvId = "greenboard/CaseReviewSequential-v1",
     preset: SessionPreset = None,
     trace: Traces = None,
+    settings: Settings = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Environment steps of each training.")
     ] = None,
@@ -56,11 +65,16 @@ def sweep(
     from agent.sweep import SUMMARY_FILE, SweepPlan
     from agent.sweep import sweep as run
     from api.cli.progress import stage_bar
-    from api.cli.rl_options import open_source
+    from api.cli.rl_options import open_source, settings_in
     from api.cli.targets import check_out_folder
 
     check_out_folder(out)
-    given = {"steps": steps, "eval_every": eval_every, "patience": patience}
+    given = {
+        **settings_in(settings),
+        "steps": steps,
+        "eval_every": eval_every,
+        "patience": patience,
+    }
     wanted = None if folds is None else _numbers(folds)
     opened, _ = open_source(
         bundle, env=env, preset=preset, traces=trace, folds=wanted, cases=cases

@@ -19,9 +19,12 @@ from agent.algorithms import (
 )
 from agent.checkpoints import checkpoints
 from agent.cloning import CloneSettings, clone, demonstrate, teacher_policy
-from agent.errors import RlTrainingError
+from agent.errors import PolicyError, RlTrainingError
 from agent.lagrangian import Multiplier
-from agent.policies.files import LEARNED_KINDS, WEIGHTS_FILE
+from agent.policies.files import LEARNED_KINDS, POLICY_FILE, WEIGHTS_FILE
+from agent.policies.guide import GUIDE
+from agent.policies.registry import open_policy
+from agent.rollout import run_sessions, start_sessions
 from agent.sessions import ENV_IDS, ONESHOT, WORKLIST, SessionSource
 from agent.studies import train_policies
 from agent.training import Run, new_run, train_ppo
@@ -30,11 +33,13 @@ from agent.validation import Look, best_look, keeps_failing, split_hours
 from carbon.intensity.synthetic import synthetic_trace
 from distill.evidence import EvidenceTable
 from envs.config import SessionConfig
+from envs.setup import build_setup
 from envs.toy import toy_evidence
 
 TINY: dict[str, Any] = {
     "num_envs": 8, "n_steps": 32, "batch_size": 128, "rollouts_per_chunk": 2, "steps": 1024,
-    "eval_sessions": 4, "clone_sessions": 24, "clone_epochs": 4,
+    "eval_sessions": 4, "clone_sessions": 12, "clone_epochs": 2, "calibration_sessions": 4,
+    "burn_in": 2,
 }  # fmt: skip
 HELD_OUT = 4
 
@@ -140,12 +145,14 @@ def test_lagrangian_training_prices_cost_and_moves_the_multiplier(tmp_path: Path
 
 
 def test_a_clone_does_what_its_teacher_does() -> None:
-    """Agreement with the price policy on sessions that it was not shown."""
-    cloned = run("maskable-ppo")
+    """Without advice: agreement with the price policy on sessions that it was not shown."""
+    table = toy_evidence(400, seed=3, modalities=("clinical", "pathology"))
+    config = training_preset("maskable-ppo", **TINY)
+    cloned = new_run(training_task(source(table=table), HELD_OUT, config), config)
     setup = cloned.task.setup
     teacher = teacher_policy("price", setup, 0)
     how = CloneSettings(
-        seed=0, sessions=512, epochs=25, batch=256, learning_rate=5e-3, reward_scale=3.0
+        seed=0, sessions=384, epochs=15, batch=256, learning_rate=5e-3, reward_scale=3.0
     )
     clone(cloned.model.policy, demonstrate(teacher, setup, 0, how.sessions), how)
     fresh = demonstrate(teacher, setup, 9000, 64)
@@ -154,6 +161,45 @@ def test_a_clone_does_what_its_teacher_does() -> None:
     )
     taken = np.where(fresh.mask, logits, -np.inf).argmax(axis=1)
     assert (taken == fresh.action).mean() >= 0.98
+
+
+def test_a_guided_network_starts_as_its_planner_and_is_served_as_it_was_trained(
+    tmp_path: Path,
+) -> None:
+    config = training_preset(
+        "cloned-ppo", **{**TINY, "steps": 256, "learning_rate": 0.0, "warm_start": "feedback"}
+    )
+    folder = train_ppo(training_task(source(), HELD_OUT, config), config, tmp_path / "p")
+    setup = source().evaluation(HELD_OUT)
+    learned = open_policy(folder, setup.layout, setup.catalogue)
+    planner = open_policy(folder / GUIDE, setup.layout, setup.catalogue)
+    assert planner.name == "feedback"
+    for field in ("auc_gain", "g_co2e", "reward"):
+        ours, theirs = (
+            getattr(run_sessions(policy, setup, range(8)), field) for policy in (learned, planner)
+        )
+        np.testing.assert_array_equal(ours, theirs)
+    mask = np.ones((1, setup.catalogue.n), dtype=bool)
+    seen = start_sessions(setup, [0]).observe()
+    assert "guided by feedback" in learned.reason(seen[0], int(learned.act(seen, mask)[0]))
+    there = build_setup(evidence=toy_evidence(200, modalities=("clinical", "genomics")), n_cases=8)
+    away = open_policy(folder, there.layout, there.catalogue)
+    seen = start_sessions(there, [0]).observe()
+    away.act(seen, np.ones((1, there.catalogue.n), dtype=bool))
+    (folder / GUIDE / WEIGHTS_FILE).write_bytes(b"changed")
+    with pytest.raises(PolicyError, match="bytes have changed"):
+        open_policy(folder, setup.layout, setup.catalogue)
+
+
+def test_seeds_share_one_guide(tmp_path: Path) -> None:
+    settings = {**TINY, "steps": 256, "warm_start": "price"}
+    folders = train_policies(source(), HELD_OUT, "cloned-ppo", (0, 1), tmp_path, **settings)
+    shared = tmp_path / f"guide-price-fold{HELD_OUT}" / POLICY_FILE
+    before = shared.stat().st_mtime_ns
+    assert all((f / GUIDE / POLICY_FILE).read_bytes() == shared.read_bytes() for f in folders)
+    train_policies(source(), HELD_OUT, "cloned-ppo", (2,), tmp_path, **settings)
+    assert shared.stat().st_mtime_ns == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
@@ -177,11 +223,12 @@ def test_the_held_out_patients_are_never_read(algorithm: str, tmp_path: Path) ->
     planted = replace(
         table, label=label, logit=logit, quality=quality, disagreement=disagreement,
     )  # fmt: skip
+    teacher = {"warm_start": "price"} if algorithm == "cloned-ppo" else {}
     found = []
     for name, which in (("clean", table), ("planted", planted)):
         (folder,) = train_policies(
             source(table=which), HELD_OUT, algorithm, (1,), tmp_path / name,
-            **{**TINY, "eval_every": 1},
+            **{**TINY, "eval_every": 1, "steps": 512, **teacher},
         )  # fmt: skip
         found.append((folder / WEIGHTS_FILE).read_bytes())
     assert found[0] == found[1]
@@ -219,7 +266,10 @@ def test_looks_choose_the_earliest_best_and_count_failures_since() -> None:
 
 def test_early_stop_keeps_the_best_network_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     """Learning far too fast: the first network stays the best, and training gives up early."""
-    wild = {**TINY, "learning_rate": 1.0, "target_kl": 100.0, "steps": 20_000, "eval_every": 1}
+    wild = {
+        **TINY, "learning_rate": 1.0, "target_kl": 100.0, "steps": 20_000, "eval_every": 1,
+        "guided": False,
+    }  # fmt: skip
     config = training_preset("cloned-ppo", **{**wild, "warm_start": "price", "patience": 3})
 
     def made() -> Any:

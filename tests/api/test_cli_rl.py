@@ -35,7 +35,7 @@ def tiny(tmp_path: Path) -> str:
     path = tmp_path / "tiny.toml"
     path.write_text(
         "num_envs = 8\nn_steps = 32\nbatch_size = 128\nsteps = 256\nrollouts_per_chunk = 1\n"
-        "eval_every = 1\neval_sessions = 4\n"
+        "eval_every = 1\neval_sessions = 4\nburn_in = 2\n"
     )
     return str(path)
 
@@ -88,11 +88,11 @@ def test_tuning_goes_on_where_it_was_and_prints_settings(
     assert "study of other settings" in str(other.exception)
 
 
-def test_a_sweep_trains_reports_and_is_not_repeated(bundle: str, tmp_path: Path) -> None:
+def test_a_sweep_trains_reports_and_is_not_repeated(bundle: str, tiny: str, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     common = (
         "sweep", "--bundle", bundle, "--out", str(out), "--algorithms", "maskable-ppo",
-        "--folds", "3,4", "--seeds", "1", "--cases", "10", "--steps", "1", "--sessions", "4",
+        "--folds", "3,4", "--seeds", "1", "--cases", "10", "--settings", tiny, "--sessions", "4",
     )  # fmt: skip
     done = invoke(*common, "--jobs", "2", "--json")
     assert done.exit_code == 0, done.output
@@ -109,13 +109,15 @@ def test_a_sweep_trains_reports_and_is_not_repeated(bundle: str, tmp_path: Path)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("weights.safetensors")} == before
 
 
-def test_a_failed_training_is_reported_and_stops_no_other(bundle: str, tmp_path: Path) -> None:
+def test_a_failed_training_is_reported_and_stops_no_other(
+    bundle: str, tiny: str, tmp_path: Path
+) -> None:
     out = tmp_path / "sweep"
     out.mkdir()
     (out / "maskable-ppo-fold3-seed0").write_text("in the way")
     done = invoke(
         "sweep", "--bundle", bundle, "--out", str(out), "--folds", "3,4", "--seeds", "1",
-        "--cases", "10", "--steps", "1", "--sessions", "4",
+        "--cases", "10", "--settings", tiny, "--sessions", "4",
     )  # fmt: skip
     assert done.exit_code == 1
     assert "failed: maskable-ppo, fold 3, seed 0" in done.stderr
