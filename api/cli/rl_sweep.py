@@ -69,12 +69,8 @@ def sweep(
     from api.cli.targets import check_out_folder
 
     check_out_folder(out)
-    given = {
-        **settings_in(settings),
-        "steps": steps,
-        "eval_every": eval_every,
-        "patience": patience,
-    }
+    options = {"steps": steps, "eval_every": eval_every, "patience": patience}
+    given = {name: value for name, value in options.items() if value is not None}
     wanted = None if folds is None else _numbers(folds)
     opened, _ = open_source(
         bundle, env=env, preset=preset, traces=trace, folds=wanted, cases=cases
@@ -83,7 +79,7 @@ def sweep(
         bundle=bundle, out=out, env_id=env, preset=preset, traces=tuple(trace or ()), cases=cases,
         algorithms=tuple(name.strip() for name in algorithms.split(",") if name.strip()),
         folds=wanted or opened.folds, seeds=tuple(range(seeds)), sessions=sessions,
-        overrides={name: value for name, value in given.items() if value is not None},
+        overrides={**settings_in(settings), **given},
     )  # fmt: skip
     with stage_bar("rl sweep") as show:
         summary = run(plan, jobs=jobs, progress=show)
