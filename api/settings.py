@@ -30,7 +30,7 @@ from carbon.intensity.build import ELECTRICITY_MAPS_URL, WATTTIME_URL, ProviderA
 from carbon.intensity.secret import Secret
 
 PREFIX = "GREENBOARD_"
-DEFAULT_POLICY = "price"
+DEFAULT_POLICY = "planner"
 OPTION_NAMES = {
     "BUDGET": "budget_g_co2e_per_day",
     "LIMIT": "limits",

@@ -25,7 +25,9 @@ def batch(
     cohort: Annotated[Path, typer.Option(help="Cohort folder; labels are not looked at.")],
     out: Annotated[Path, typer.Option(help="JSON lines, one a case.")],
     executor: Annotated[str, typer.Option(help="local, or ray (optional package).")] = "local",
-    policy: Annotated[str, typer.Option(help="Who decides: a name, or a policy folder.")] = "price",
+    policy: Annotated[
+        str, typer.Option(help="Who decides: a name or a policy folder.")
+    ] = "planner",
     trace: Annotated[
         Path | None, typer.Option(help="Recorded carbon trace instead of the live source.")
     ] = None,

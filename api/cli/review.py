@@ -20,7 +20,9 @@ def review(
     *,
     bundle: Annotated[Path, typer.Option(help="Bundle that 'greenboard train' wrote.")],
     case: Annotated[Path, typer.Option(help="JSON file: feature rows by modality.")],
-    policy: Annotated[str, typer.Option(help="Who decides: a name, or a policy folder.")] = "price",
+    policy: Annotated[
+        str, typer.Option(help="Who decides: a name or a policy folder.")
+    ] = "planner",
     trace: Annotated[
         Path | None, typer.Option(help="Recorded carbon trace instead of the live source.")
     ] = None,

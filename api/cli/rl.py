@@ -156,9 +156,9 @@ def train(
     if "waiting" in record:
         typer.echo(waiting_line(record["waiting"]))
     typer.echo(f"policy: {out}")
-    again = CompareConfig(policies=("rule", "price", f"{out}/"), folds=(held_out,), cases=cases)
-    first = trace[0] if trace else None
-    typer.echo(f"compare it: {again.command(bundle, first, 'report')}")
+    again = CompareConfig(policies=("rule", "planner", f"{out}/"), folds=(held_out,), cases=cases)
+    rules = ("--env", env, *(("--preset", preset) if preset else ()))
+    typer.echo(f"compare it: {again.command(bundle, trace, 'report', *rules)}")
 
 
 app.command("tune")(rl_tune.tune)

@@ -27,7 +27,7 @@ def serve(
         typer.Option(help="The bundle's student to serve: fp32 or int8. Default: its own choice."),
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="Who decides: a name, or a policy folder. Default: price.")
+        str | None, typer.Option(help="Who decides: a name, or a policy folder. Default: planner.")
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")

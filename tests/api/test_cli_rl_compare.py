@@ -183,7 +183,7 @@ def test_small_folds_take_smaller_sessions_and_the_advice_works(
     assert done.exit_code == 0, done.output
     assert "sessions of 11 cases" in done.stderr
     data = json.loads(Path("report/report.json").read_text())
-    assert set(data["policies"]) == {"rule", "price", "ppo"}
+    assert set(data["policies"]) == {"rule", "planner", "ppo"}
     assert data["provenance"]["session_config"]["n_cases"] == 11
 
 

@@ -128,7 +128,7 @@ def test_an_older_state_is_made_private(start: Callable[..., None], settings: Se
         ("REGION", "7", "neso_region", 7),
         ("POSTCODE", "EH1", "neso_postcode", "EH1"),
         ("TOKEN_FILE", "t", "token_file", Path("t")),
-        ("POLICY", "", "policy", "price"),
+        ("POLICY", "", "policy", "planner"),
     ],
 )
 def test_every_option_can_come_from_the_environment(
