@@ -41,7 +41,7 @@ def compare(
             help="Id: greenboard/CaseReviewOneShot-v1, greenboard/CaseReviewSequential-v1 or "
             "greenboard/CaseReview-v1."
         ),
-    ] = "greenboard/CaseReviewSequential-v1",
+    ] = "greenboard/CaseReview-v1",
     preset: Annotated[
         str | None, typer.Option(help="Settings of the sessions: default, hard, batched, swing.")
     ] = None,

@@ -39,7 +39,7 @@ class DemoPlan:
     simulated: int
     steps: int
     sessions: int
-    policies: str = "never,rule,random,price,always-everything"
+    policies: str = "never,rule,random,price,planner,always-everything"
 
     @classmethod
     def full(cls, out: Path, seed: int) -> DemoPlan:

@@ -48,7 +48,7 @@ def train(
     *,
     bundle: Annotated[Path, typer.Option(help="Bundle that 'greenboard train' wrote.")],
     out: Annotated[Path, typer.Option(help="The policy's folder; kept when training is killed.")],
-    env: EnvId = "greenboard/CaseReviewSequential-v1",
+    env: EnvId = "greenboard/CaseReview-v1",
     preset: SessionPreset = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same policy.")] = 0,
     algorithm: Algorithm = "maskable-ppo",

@@ -31,7 +31,7 @@ def sweep(
         str | None, typer.Option(help="Held-out folds with commas between; default: all.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each, with seeds 0, 1, ...")] = 3,
-    env: EnvId = "greenboard/CaseReviewSequential-v1",
+    env: EnvId = "greenboard/CaseReview-v1",
     preset: SessionPreset = None,
     trace: Traces = None,
     settings: Settings = None,

@@ -14,7 +14,7 @@ def tune(
     *,
     bundle: BundleFolder,
     out: Annotated[Path, typer.Option(help="Folder of the study; the same one goes on with it.")],
-    env: EnvId = "greenboard/CaseReviewSequential-v1",
+    env: EnvId = "greenboard/CaseReview-v1",
     preset: SessionPreset = None,
     trace: Traces = None,
     algorithm: Algorithm = "maskable-ppo",
