@@ -4,7 +4,7 @@
         --trace ../shared/data/carbon/em_gb.csv.gz --out runs/bench
 
 Runs the commands that a user would run, in processes of their own: check the cohort, train the
-bundle, compare policies on every held-out fold (rules, price and PPO, each trained on the other
+bundle, compare policies on every held-out fold (rules, planners and PPO, each fitted to the other
 folds), serve the bundle and review real cases through HTTP. OUT/main_job.json holds every figure
 that the README quotes of it, what was to be reached, and whether it was.
 """
@@ -69,7 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sessions", type=int, default=200, help="sessions on each fold")
-    parser.add_argument("--ppo-steps", type=int, default=400_000)
+    parser.add_argument("--algorithm", default="maskable-ppo", help="learned policy to compare")
     parser.add_argument("--ppo-seeds", type=int, default=3, help="trainings on each fold")
     parser.add_argument("--reviews", type=int, default=25, help="cases posted through HTTP")
     return parser.parse_args()
@@ -120,8 +120,7 @@ def compared(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     seconds = greenboard(
         "compare", "--bundle", str(bundle), "--out", str(out), "--fold", "all",
         "--trace", str(args.trace), "--sessions", str(args.sessions),
-        "--seeds", str(args.ppo_seeds), "--ppo-steps", str(args.ppo_steps),
-        "--seed", str(args.seed),
+        "--seeds", str(args.ppo_seeds), "--algorithms", args.algorithm, "--seed", str(args.seed),
     )  # fmt: skip
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     keys = ("auc_gain", "g_co2e", "reward")
@@ -145,7 +144,7 @@ def reviewed(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     cohort = read_cohort(args.cohort)
     chosen = _chosen(cohort, EvidenceTable.load(bundle / "evidence.npz"), args.reviews, args.seed)
     ready_ms, statuses, transfers = [], [], []
-    serve = ("--bundle", str(bundle), "--cohort", str(args.cohort), "--policy", "price",
+    serve = ("--bundle", str(bundle), "--cohort", str(args.cohort), "--policy", "planner",
              "--trace", str(args.trace), "--state", str(args.out / "state"))  # fmt: skip
     with local_server(serve, args.out / "serve.log", reviewer="benchmark") as (url, key):
         client = ReviewClient(url, key)

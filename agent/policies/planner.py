@@ -242,7 +242,8 @@ class PlannedPolicy:
         net, later = float(seen.now[0, action]), float(seen.later[0, action])
         change = f"it would not be run if it gained {max(net, 0.0):.5f} less"
         if np.isfinite(later):
-            change += f", and would wait if the wait were worth {max(net - later, 0.0):.5f} more"
+            short = max(net + self.settings.wait_gain - later, 0.0)
+            change += f", and would wait if the wait were worth {short:.5f} more"
         return (
             f"{self.name} runs {self.catalogue.names[action]}: net value {net:+.5f} AUC with what "
             f"is expected to follow; {change} ({prices}; {facts})."

@@ -24,6 +24,9 @@ from envs.gain import GainModel
 from envs.observation import ObservationLayout
 from envs.setup import build_setup
 
+LIVE_WAIT_AUC = 2e-4
+"""Net session AUC that waiting must add before a live case is put off."""
+
 
 def open_kit(
     bundle: Path,
@@ -93,7 +96,8 @@ def live_planner(
     """A planner with its tables fitted to the bundle's own patients, at its default constants.
 
     The predicted gains of live cases are fitted to the same patients. A live case shares no
-    slots, so none are priced and nobody is let pass.
+    slots, so none are priced and nobody is let pass. In replay an hour of waiting costs nothing;
+    here somebody waits for the answer, so that a wait has to be worth :data:`LIVE_WAIT_AUC`.
 
     Raises:
         EnvsError: if the bundle has too few patients to fit anything.
@@ -108,7 +112,8 @@ def live_planner(
         gain_model=gain,
     )  # fmt: skip
     policy = calibrate(name, replace(setup, n_pos=counts[0], n_neg=counts[1]), ())
-    alone = {"slots_bind": False, "queues": False, "crowd": 0.0}
+    wait = max(policy.settings.wait_gain, LIVE_WAIT_AUC)
+    alone = {"slots_bind": False, "queues": False, "crowd": 0.0, "wait_gain": wait}
     return replace(policy, settings=policy.settings.model_copy(update=alone))
 
 
