@@ -42,15 +42,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_policy_is_trained_compared_and_reported(bundle: str, tmp_path: Path) -> None:
     policy, out = tmp_path / "p", tmp_path / "report"
     done = RUNNER.invoke(
-        app(), ["rl", "train", "--bundle", bundle, "--out", str(policy), "--steps", "1", "--json"]
-    )
+        app(),
+        ["rl", "train", "--bundle", bundle, "--out", str(policy), "--steps", "1", "--cases", "12",
+         "--json"],
+    )  # fmt: skip
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     assert (facts["steps"], facts["fold"]) == (16384, 4)
     done = RUNNER.invoke(
         app(),
         ["compare", "--bundle", bundle, "--out", str(out), "--policies", f"rule,price,{policy}",
-         "--sessions", "3"],
+         "--sessions", "3", "--cases", "12"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "has the highest reward" in done.stdout
@@ -64,7 +66,7 @@ def test_the_comparison_as_json_on_standard_output(bundle: str, tmp_path: Path) 
     done = RUNNER.invoke(
         app(),
         ["compare", "--bundle", bundle, "--out", str(tmp_path), "--policies", "rule",
-         "--sessions", "3", "--cases", "12", "--fold", "all", "--json"],
+         "--sessions", "2", "--cases", "8", "--fold", "all", "--json"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["provenance"]["folds"] == [0, 1, 2, 3, 4]
@@ -102,7 +104,7 @@ def test_everything_beyond_the_figures_on_the_worklist(bundle: str, tmp_path: Pa
         app(),
         ["compare", "--bundle", bundle, "--out", str(out), "--policies", "rule,always-everything",
          "--env", "greenboard/CaseReview-v1", "--preset", "hard", "--budget", "0.3",
-         "--sessions", "4", "--cases", "16", "--robustness", "--cohort", str(cohort)],
+         "--sessions", "4", "--cases", "12", "--robustness", "--cohort", str(cohort)],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     data = json.loads((out / "report.json").read_text())
