@@ -59,7 +59,7 @@ SETTINGS = {
     "batched": Setting(env_id=WORKLIST, preset="batched"),
     "sequential": Setting(env_id=SEQUENTIAL, preset="default"),
     "oneshot": Setting(env_id=ONESHOT, preset="default"),
-    "swing": Setting(env_id=WORKLIST, preset="swing"),
+    "swing": Setting(env_id=WORKLIST, preset="swing", trained_in="default"),
     "default-10": Setting(env_id=WORKLIST, preset="default", budget=0.1, trained_in="default"),
     "default-40": Setting(env_id=WORKLIST, preset="default", budget=0.4, trained_in="default"),
 }
