@@ -104,7 +104,7 @@ def test_everything_beyond_the_figures_on_the_worklist(bundle: str, tmp_path: Pa
         app(),
         ["compare", "--bundle", bundle, "--out", str(out), "--policies", "rule,always-everything",
          "--env", "greenboard/CaseReview-v1", "--preset", "hard", "--budget", "0.3",
-         "--sessions", "4", "--cases", "12", "--robustness", "--cohort", str(cohort)],
+         "--sessions", "4", "--cases", "16", "--robustness", "--cohort", str(cohort)],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     data = json.loads((out / "report.json").read_text())
