@@ -15,7 +15,7 @@ from agent.workflow.context import situation
 from agent.workflow.doubles import StillMonitor, replay_kit, row_features
 from agent.workflow.graph import build_graph, memory_saver
 from agent.workflow.kit import ReviewKit
-from agent.workflow.opening import live_planner
+from agent.workflow.opening import LIVE_WAIT_AUC, live_planner
 from agent.workflow.run import RunResult, follow
 from agent.workflow.state import new_case
 from distill.evidence import EvidenceTable
@@ -63,6 +63,15 @@ def test_a_planner_waits_for_clean_hours_ahead() -> None:
     result = review(kit, "mpc")
     assert result.waits_for == "wait"
     assert review(kit, "feedback").waits_for == "clinician"
+
+
+def test_a_live_case_waits_only_for_what_is_worth_it() -> None:
+    """In replay an hour costs nothing; here somebody waits, and no slot is shared."""
+    settings = live_planner("planner", EVIDENCE).settings
+    assert settings.wait_gain == LIVE_WAIT_AUC
+    assert type(settings)().wait_gain < LIVE_WAIT_AUC
+    assert not settings.slots_bind
+    assert not settings.queues
 
 
 def test_the_observation_says_what_is_known_of_the_day() -> None:
