@@ -64,10 +64,22 @@ cases = Table(
     Column("failure", Text),
     Column("unit", String(200)),
     Column("session", String(200)),
+    # The ETag: one more at every change that a reader could notice.
+    Column("version", Integer, nullable=False, server_default="1"),
+    # The bundle that reviews the case, to its end.
+    Column("bundle", String(200)),
+    Column("uncertainty", Float),
+    Column("g_co2e", Float),
+    Column("suggestion", String(20)),
+    Column("second_review", Boolean),
+    Column("flags", JSON),
+    # A salted sum of who the patient is to the caller's system; never an identifier.
+    Column("subject", String(64)),
     Column("lease_owner", String(64)),
     Column("lease_until", UtcDateTime),
     Index("cases_by_age", "created_at", "id"),
     Index("cases_by_status", "status", "wake_at"),
+    Index("cases_by_subject", "subject", "created_at"),
 )
 
 events = Table(
@@ -80,14 +92,28 @@ events = Table(
     Column("data", JSON, nullable=False),
 )
 
-decisions = Table(
-    "decisions",
+actions = Table(
+    "actions",
     metadata,
-    # One row a case, whoever is first: the second of two simultaneous decisions is refused here.
+    # One row a case and round, whoever is first: the second of two simultaneous answers to one
+    # question is refused here.
     Column("case_id", String(32), primary_key=True),
-    Column("decision", JSON, nullable=False),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("action", JSON, nullable=False),
     Column("reviewer", String(100), nullable=False),
-    Column("decided_at", UtcDateTime, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+shadow = Table(
+    "shadow",
+    metadata,
+    # What policies that decide nothing would have done; in no step and no answer.
+    Column("case_id", String(32), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("policy", String(500), primary_key=True),
+    Column("acting", String(500), nullable=False),
+    Column("action", String(200), nullable=False),
+    Column("data", JSON, nullable=False),
 )
 
 ledger = Table(
@@ -112,9 +138,10 @@ idempotency = Table(
     metadata,
     Column("principal", String(100), primary_key=True),
     Column("key", String(200), primary_key=True),
-    Column("operation", String(60), nullable=False),
+    Column("operation", String(100), nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("case_id", String(32), nullable=False),
+    # What the first request made: a case, a job, a card.
+    Column("resource", String(200), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -129,4 +156,44 @@ audit = Table(
     Column("detail", JSON, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(40), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("progress", Float, nullable=False),
+    Column("message", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("created_by", String(100), nullable=False),
+    Column("result", JSON),
+    Column("failure", Text),
+    Index("jobs_by_age", "created_at", "id"),
+)
+
+activations = Table(
+    "activations",
+    metadata,
+    # The last row is the bundle that new cases get.
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("time", UtcDateTime, nullable=False),
+    Column("actor", String(100), nullable=False),
+    Column("bundle", String(200), nullable=False),
+    Column("folder", Text, nullable=False),
+)
+
+cds_feedback = Table(
+    "cds_feedback",
+    metadata,
+    Column("service", String(100), primary_key=True),
+    Column("card", String(64), primary_key=True),
+    Column("outcome", String(20), primary_key=True),
+    Column("case_id", String(32), nullable=False),
+    Column("issuer", String(300), nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("time", UtcDateTime, nullable=False),
 )
