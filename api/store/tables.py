@@ -197,3 +197,23 @@ cds_feedback = Table(
     Column("data", JSON, nullable=False),
     Column("time", UtcDateTime, nullable=False),
 )
+
+cds_cards = Table(
+    "cds_cards",
+    metadata,
+    # What was shown to whom: feedback is taken from the same system only.
+    Column("card", String(36), primary_key=True),
+    Column("service", String(100), nullable=False),
+    Column("case_id", String(32), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("issuer", String(300), nullable=False),
+    Column("time", UtcDateTime, nullable=False),
+)
+
+cds_tokens = Table(
+    "cds_tokens",
+    metadata,
+    # Sums of the tokens' issuers and numbers, kept as long as a token could be used again.
+    Column("token", String(64), primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
