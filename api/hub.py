@@ -7,12 +7,15 @@ keep the store busier than the reviews do.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import secrets
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 KEEP = 512
+CHANGES = 4096
+"""Changes that a list which lost its connection can still catch up with."""
 
 
 @dataclass(kw_only=True)
@@ -28,12 +31,21 @@ class Live:
 
 
 class Hub:
-    """Keeps the latest cases' steps and wakes watchers."""
+    """Keeps the latest cases' steps and wakes watchers.
+
+    Attributes:
+        run: names this run of the server.
+        changed: how many changes of cases there have been in it.
+    """
 
     def __init__(self) -> None:
         """Nobody watches and nothing runs."""
         self._live: OrderedDict[str, Live] = OrderedDict()
         self._bells: dict[str, asyncio.Event] = {}
+        self._changes: deque[str] = deque(maxlen=CHANGES)
+        self._any = asyncio.Event()
+        self.run = secrets.token_hex(4)
+        self.changed = 0
 
     def listen(self, case_id: str) -> asyncio.Event:
         """An event that is set at the next change; take it *before* looking at the case."""
@@ -65,3 +77,22 @@ class Hub:
         bell = self._bells.pop(case_id, None)
         if bell is not None:
             bell.set()
+        self._changes.append(case_id)
+        self.changed += 1
+        self._any.set()
+        self._any = asyncio.Event()
+
+    def listen_all(self) -> asyncio.Event:
+        """An event that is set at the next change of any case; take it *before* looking."""
+        return self._any
+
+    def changes(self, after: int) -> list[str] | None:
+        """Cases that changed since number ``after``, each once; None if that is too long ago.
+
+        The numbers count the changes of this run of the server, which ``run`` names.
+        """
+        behind = self.changed - after
+        if not 0 <= behind <= len(self._changes):
+            return None
+        kept = list(self._changes)
+        return list(dict.fromkeys(kept[len(kept) - behind :]))
