@@ -1,0 +1,68 @@
+"""What an explanation is made of, as plain checked records: no record names a patient.
+
+They stand apart from the state, so that whoever shows or stores an explanation needs no graph.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Axis = Literal["grid", "budget", "urgency", "deadline", "probability", "price"]
+
+
+class Told(BaseModel):
+    """Base: unknown keys and infinite numbers are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Flip(Told):
+    """A tested value at which the policy would have chosen another action."""
+
+    at: float
+    becomes: str
+
+
+class AxisTried(Told):
+    """One thing about the case that was imagined otherwise, everything else as it was.
+
+    ``flips`` has at most the nearest tested value below and the nearest above ``now`` at which
+    the action changes; empty if none of the tested values from ``low`` to ``high`` changes it.
+    """
+
+    axis: Axis
+    unit: str
+    now: float
+    low: float
+    high: float
+    flips: list[Flip] = []
+
+
+class Share(Told):
+    """A share of ``n`` patients with its 95 % interval (Wilson)."""
+
+    value: float = Field(ge=0, le=1)
+    ci95: tuple[float, float]
+    n: int = Field(ge=1)
+
+
+class PeerGroup(Told):
+    """How patients like this one fared in validation: same evidence, same data, near in score.
+
+    Their scores come from models that had not seen their hospitals. With fewer than
+    ``needed`` of them nothing but ``n`` is told. ``hospitals`` is None where the cohort does not
+    know them.
+    """
+
+    n: int = Field(ge=0)
+    needed: int
+    evidence_set: str
+    modalities: list[str]
+    hospitals: int | None = None
+    probability_low: float | None = None
+    probability_high: float | None = None
+    mean_probability: float | None = None
+    share_positive: Share | None = None
+    suggestion_right: Share | None = None
