@@ -156,6 +156,7 @@ audit = Table(
     Column("detail", JSON, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Index("audit_by_subject", "subject", "seq"),
 )
 
 jobs = Table(
@@ -182,6 +183,8 @@ activations = Table(
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("time", UtcDateTime, nullable=False),
     Column("actor", String(100), nullable=False),
+    # start (the operator's own), activate, or rollback (takes the one before off).
+    Column("kind", String(20), nullable=False),
     Column("bundle", String(200), nullable=False),
     Column("folder", Text, nullable=False),
 )
