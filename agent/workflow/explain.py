@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from agent.workflow.state import (
     AssessmentRecord,
-    CarbonView,
     CaseState,
-    Charge,
     Explanation,
     ModalityWeight,
-    Plan,
+    Spent,
+    Waited,
 )
 from distill.contributions import by_source
 
@@ -25,12 +23,10 @@ def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
     The suggestion is the class on the student's side of one half; the clinician decides.
     """
     view = AssessmentRecord.model_validate(state["assessment"])
-    charges = [Charge.model_validate(charge) for charge in state["charges"]]
+    spent = Spent.model_validate(state["spent"])
     suggestion = "positive" if view.probability >= THRESHOLD else "negative"
-    measured = _energy_kwh(charges, "measured")
-    modelled = _energy_kwh(charges, "modelled")
-    g_co2e = sum((charge.g_co2e or 0.0 for charge in charges), 0.0)
-    unmeasured = [f"{c.stage}: {c.reason}" for c in charges if c.energy_kwh is None]
+    measured, modelled = spent.energy_kwh_measured, spent.energy_kwh_modelled
+    g_co2e, unmeasured = spent.g_co2e, spent.unmeasured
     absent = [m for m in modalities if m not in state["present"]]
     weighting = _weighting(view, state.get("quality", {}))
     lines = [
@@ -61,10 +57,6 @@ def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
         conformal_level=view.conformal_level,
         weighting=weighting,
     )
-
-
-def _energy_kwh(charges: Sequence[Charge], basis: str) -> float:
-    return sum((c.energy_kwh or 0.0 for c in charges if c.energy_basis == basis), 0.0)
 
 
 def _probability_lines(state: CaseState, view: AssessmentRecord) -> list[str]:
@@ -134,23 +126,20 @@ def _evidence_lines(state: CaseState, view: AssessmentRecord, absent: list[str])
 
 
 def _waiting_lines(state: CaseState) -> list[str]:
-    """What was expected of the case's wait, and the grid that it then met."""
+    """What was expected of the case's waits, and the grid that each then met."""
     lines = []
-    for event, after in pairwise(state["events"]):
-        if event["kind"] != "deferral":
-            continue
-        plan = Plan.model_validate(event["data"])
+    for waited in map(Waited.model_validate, state["waits"]):
+        plan = waited.plan
         why = (
             "because of a carbon limit."
             if plan.by_limit
             else "for cleaner electricity, by estimate."
         )
         lines.append(f"Waited {why} {plan.why}".rstrip())
-        if after["kind"] == "wake":
-            carbon = CarbonView.model_validate(state["carbon"])
+        if waited.woken_at is not None and waited.met_g_per_kwh is not None:
             lines.append(
-                f"Woken at {after['time'][:16].replace('T', ' ')} UTC by {after['data']['by']}: "
-                f"{carbon.now.g_per_kwh:.4g} g CO2e/kWh ({carbon.now.kind}); foreseen were "
+                f"Woken at {waited.woken_at:%Y-%m-%d %H:%M} UTC by {waited.by}: "
+                f"{waited.met_g_per_kwh:.4g} g CO2e/kWh ({waited.met_kind}); foreseen were "
                 f"{plan.intensity_expected_g_per_kwh:.4g}, and {plan.intensity_now_g_per_kwh:.4g} "
                 "when the wait began."
             )

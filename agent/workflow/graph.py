@@ -22,7 +22,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from agent.workflow import nodes
 from agent.workflow.context import ReviewServices
-from agent.workflow.state import CaseState, NodeOutput
+from agent.workflow.state import CaseState, NodeOutput, Spent
 from envs.catalogue import DEFER, FINALISE
 
 BUSY_TIMEOUT_MS = 5000
@@ -40,9 +40,19 @@ def _bind(node: Node, services: ReviewServices) -> Callable[[CaseState], Awaitab
 
     async def run(state: CaseState) -> dict[str, Any]:
         output = await node(services, state)
-        return output.model_dump(mode="json", exclude_unset=True)
+        update = output.model_dump(mode="json", exclude_unset=True)
+        return update | _counted(state, output)
 
     return run
+
+
+def _counted(state: CaseState, output: NodeOutput) -> dict[str, Any]:
+    """The running totals after a node, and nothing left over in what holds its step's entries."""
+    spent = Spent.model_validate(state["spent"])
+    for charge in output.charges:
+        spent = spent.plus(charge)
+    totals = {"steps": state["steps"] + len(output.events)}
+    return totals | ({"spent": spent.model_dump(mode="json")} if output.charges else {})
 
 
 def _after_decision(state: CaseState) -> str:

@@ -48,6 +48,7 @@ from agent.workflow.state import (
     RecordOutput,
     SenseOutput,
     TransferOutput,
+    Waited,
     WaitOutput,
 )
 from carbon.errors import IntensityError
@@ -59,7 +60,7 @@ CLINICIAN = "clinician"
 
 
 def _event(state: CaseState, kind: EventKind, at: datetime, data: dict[str, Any]) -> Event:
-    return Event(seq=len(state["events"]), kind=kind, time=at, data=data)
+    return Event(seq=state["steps"], kind=kind, time=at, data=data)
 
 
 async def intake(services: ReviewServices, state: CaseState) -> IntakeOutput:
@@ -142,13 +143,23 @@ async def sense_carbon(services: ReviewServices, state: CaseState) -> SenseOutpu
     """Read the grid now and ahead (in a thread: a provider may have to be asked)."""
     carbon = await asyncio.to_thread(_look, services)
     data = carbon.model_dump(mode="json")
-    return SenseOutput(carbon=carbon, events=[_event(state, "carbon", services.clock(), data)])
+    event = _event(state, "carbon", services.clock(), data)
+    waits = state["waits"]
+    if not waits or waits[-1].get("met_g_per_kwh") is not None:
+        return SenseOutput(carbon=carbon, events=[event])
+    met = {"met_g_per_kwh": carbon.now.g_per_kwh, "met_kind": carbon.now.kind}
+    waited = Waited.model_validate(waits[-1] | met)
+    return SenseOutput(carbon=carbon, waits=_with_last(state, waited), events=[event])
+
+
+def _with_last(state: CaseState, waited: Waited) -> list[Waited]:
+    return [*map(Waited.model_validate, state["waits"][:-1]), waited]
 
 
 async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     """Score the case with the evidence gathered so far; meter what that takes."""
     prepared = await services.prepared(state["case"])
-    stage = f"inference:{len([e for e in state['events'] if e['kind'] == 'assessment'])}"
+    stage = f"inference:{state['assessments']}"
     with energy_window(services.monitor.meter) as window:
         scored = services.student.assess(prepared, state["transfers_run"])
     view = AssessmentRecord(
@@ -177,6 +188,7 @@ async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     }
     return AssessOutput(
         assessment=view,
+        assessments=state["assessments"] + 1,
         probability_clinical_only=state.get("probability_clinical_only", view.probability),
         charges=[charge],
         events=[_event(state, "assessment", at, data)],
@@ -230,7 +242,7 @@ async def decide(services: ReviewServices, state: CaseState) -> DecideOutput:
     return DecideOutput(
         choice=choice,
         plan=plan,
-        limit_notes=ruling.notes,
+        limit_notes=[*state.get("limit_notes", []), *ruling.notes],
         events=[_event(state, "choice", at, data)],
     )
 
@@ -296,7 +308,8 @@ async def defer(services: ReviewServices, state: CaseState) -> DeferOutput:
     """Use the case's one deferral and make the plan known."""
     plan = Plan.model_validate(state["plan"])
     event = _event(state, "deferral", services.clock(), plan.model_dump(mode="json"))
-    return DeferOutput(deferred=True, events=[event])
+    waits = [*map(Waited.model_validate, state["waits"]), Waited(plan=plan)]
+    return DeferOutput(deferred=True, waits=waits, events=[event])
 
 
 async def wait(services: ReviewServices, state: CaseState) -> WaitOutput:
@@ -306,7 +319,10 @@ async def wait(services: ReviewServices, state: CaseState) -> WaitOutput:
     at = services.clock()
     planned = datetime.fromisoformat(str((state["plan"] or {})["wake_at"]))
     data = {"by": str(woken["by"]), "early": at < planned - timedelta(seconds=1)}
-    return WaitOutput(plan=None, events=[_event(state, "wake", at, data)])
+    waited = Waited.model_validate(state["waits"][-1] | {"woken_at": at, "by": data["by"]})
+    return WaitOutput(
+        plan=None, waits=_with_last(state, waited), events=[_event(state, "wake", at, data)]
+    )
 
 
 async def explain(services: ReviewServices, state: CaseState) -> ExplainOutput:

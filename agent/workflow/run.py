@@ -11,6 +11,11 @@ from langchain_core.runnables import RunnableConfig
 from agent.workflow.graph import CaseGraph
 from agent.workflow.state import Charge
 
+OF_ONE_STEP = ("events", "charges", "shadow")
+"""Channels that hold only what the last step added."""
+CACHED = "__metadata__"
+"""Beside an update that LangGraph had stored before a crash and hands on without a new run."""
+
 
 @dataclass(kw_only=True)
 class RunResult:
@@ -20,20 +25,25 @@ class RunResult:
         values: the latest value of each channel that was written.
         events: steps, in order.
         charges: energy spent.
-        waits_for: the interrupt that the run rests at; None where it ended.
+        shadow: what silent policies would have done.
+        waits_for: the interrupt that the run rests at; None where it ended or was cut short.
+        ended: whether the graph has nothing more to do.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list)
+    shadow: list[dict[str, Any]] = field(default_factory=list)
     waits_for: str | None = None
+    ended: bool = False
 
     def absorb(self, output: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Take in a node's output; returns its new steps."""
         fresh: list[dict[str, Any]] = list(output.get("events", ()))
         self.events.extend(fresh)
         self.charges.extend(Charge.model_validate(c) for c in output.get("charges", ()))
-        self.values.update({k: v for k, v in output.items() if k not in ("events", "charges")})
+        self.shadow.extend(output.get("shadow", ()))
+        self.values.update({k: v for k, v in output.items() if k not in OF_ONE_STEP})
         return fresh
 
 
@@ -60,14 +70,46 @@ async def follow(
         on_steps: told of each node's new steps.
     """
     result = result or RunResult()
+    result.waits_for, result.ended = None, False
     async for update in graph.astream(
         entry, thread(case_id), stream_mode="updates", durability="sync"
     ):
         for node, output in update.items():
             if node == "__interrupt__":
                 result.waits_for = output[0].value["kind"]
-            else:
+            elif node != CACHED:
                 fresh = result.absorb(output or {})
                 if on_steps is not None:
                     on_steps(fresh)
+    result.ended = result.waits_for is None
+    return result
+
+
+async def recover(graph: CaseGraph, case_id: str) -> RunResult:
+    """What all runs of a case brought so far, from its checkpoints alone: after a crash.
+
+    Each checkpoint holds what its step added, so they are read from the first to the last; a step
+    or stage that several of them still hold counts once. ``values`` is empty for an unknown case.
+    """
+    snapshots = [snapshot async for snapshot in graph.aget_state_history(thread(case_id))]
+    result = RunResult()
+    if not snapshots:
+        return result
+    events: dict[int, dict[str, Any]] = {}
+    charges: dict[str, dict[str, Any]] = {}
+    shadow: dict[tuple[int, str], dict[str, Any]] = {}
+    for values in (snapshot.values for snapshot in reversed(snapshots)):
+        events.update((event["seq"], event) for event in values.get("events", ()))
+        charges.update((charge["stage"], charge) for charge in values.get("charges", ()))
+        shadow.update(((s["seq"], s["policy"]), s) for s in values.get("shadow", ()))
+    latest = snapshots[0]
+    result.absorb({
+        **latest.values,
+        "events": [event for _, event in sorted(events.items())],
+        "charges": list(charges.values()),
+        "shadow": list(shadow.values()),
+    })  # fmt: skip
+    result.ended = bool(latest.values) and not latest.next
+    if latest.interrupts:
+        result.waits_for = latest.interrupts[0].value["kind"]
     return result

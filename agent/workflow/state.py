@@ -4,15 +4,21 @@ The state is a TypedDict of JSON-able values, so that a checkpoint holds no Pyth
 validates a typed state at node *inputs* only; here every node returns a :class:`NodeOutput`, and
 constructing that is the validation. Feature values of the patient are not part of the state: the
 nodes ask for them, so that no checkpoint and no event can leak one.
+
+A checkpoint is written at every step, so the state stays small: ``events``, ``charges`` and
+``shadow`` hold only what the last step added, ``steps`` counts the events so far, and what the
+explanation needs of earlier steps is kept in ``spent`` and ``waits``. Whoever runs the graph keeps
+the rest; after a crash :func:`agent.workflow.run.recover` reads it from the checkpoints.
 """
 
 from __future__ import annotations
 
-import operator
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from agent.workflow.told import AxisTried, PeerGroup
 
 EventKind = Literal[
     "intake", "carbon", "assessment", "choice", "transfer",
@@ -158,6 +164,36 @@ class Charge(Record):
     g_co2e: float | None
 
 
+class Spent(Record):
+    """What the case has taken so far; ``unmeasured`` has the stages without a figure and why."""
+
+    energy_kwh_modelled: float = 0.0
+    energy_kwh_measured: float = 0.0
+    g_co2e: float = 0.0
+    unmeasured: list[str] = []
+
+    def plus(self, charge: Charge) -> Spent:
+        """With one more charge."""
+        kwh, modelled = charge.energy_kwh or 0.0, charge.energy_basis == "modelled"
+        missing = [] if charge.energy_kwh is not None else [f"{charge.stage}: {charge.reason}"]
+        return Spent(
+            energy_kwh_modelled=self.energy_kwh_modelled + (kwh if modelled else 0.0),
+            energy_kwh_measured=self.energy_kwh_measured + (0.0 if modelled else kwh),
+            g_co2e=self.g_co2e + (charge.g_co2e or 0.0),
+            unmeasured=[*self.unmeasured, *missing],
+        )
+
+
+class Waited(Record):
+    """One wait of the case: what was planned, who ended it, and the grid that it then met."""
+
+    plan: Plan
+    woken_at: datetime | None = None
+    by: str | None = None
+    met_g_per_kwh: float | None = None
+    met_kind: IntensityKind | None = None
+
+
 class ModalityWeight(Record):
     """How much one processed modality counted for this patient, and how complete it was.
 
@@ -174,6 +210,8 @@ class Explanation(Record):
     """Deterministic text and figures for the person who decides.
 
     ``contributions`` is what each token says alone, ``weighting`` what each modality counted for.
+    ``changes`` says what would have changed the last choice, ``steps`` what was done, in order,
+    ``drift`` how the case is unlike the training patients, ``requested`` who asked for what.
     """
 
     suggestion: Literal["negative", "positive"]
@@ -190,6 +228,13 @@ class Explanation(Record):
     conformal_set: list[str] = []
     conformal_level: float | None = None
     weighting: dict[str, ModalityWeight] = {}
+    uncertainty_bits: float | None = None
+    steps: list[str] = []
+    changes: list[AxisTried] = []
+    peers: PeerGroup | None = None
+    drift: list[str] = []
+    unreliable: list[str] = []
+    requested: list[str] = []
 
 
 class Decision(Record):
@@ -221,7 +266,7 @@ class Event(Record):
 
 
 class NodeOutput(Record):
-    """What any node may put out."""
+    """What any node may put out; the running totals are added where it is bound to the graph."""
 
     events: list[Event] = []
     charges: list[Charge] = []
@@ -240,15 +285,17 @@ class IntakeOutput(NodeOutput):
 
 
 class SenseOutput(NodeOutput):
-    """The grid as it is known now."""
+    """The grid as it is known now; a wait that has just ended learns what it met."""
 
     carbon: CarbonView
+    waits: list[Waited] = []
 
 
 class AssessOutput(NodeOutput):
     """The student's view, and the view with clinical data alone (kept from the first pass)."""
 
     assessment: AssessmentRecord
+    assessments: int = Field(ge=1)
     probability_clinical_only: float
 
 
@@ -270,12 +317,14 @@ class DeferOutput(NodeOutput):
     """The case has used its one deferral."""
 
     deferred: bool
+    waits: list[Waited]
 
 
 class WaitOutput(NodeOutput):
     """The case was woken; the plan is spent."""
 
     plan: None = None
+    waits: list[Waited]
 
 
 class ExplainOutput(NodeOutput):
@@ -306,7 +355,7 @@ class CaseState(TypedDict, total=False):
     policy_fallback: str | None
     seen_in_training: bool | None
     session: str | None
-    limit_notes: Annotated[list[str], operator.add]
+    limit_notes: list[str]
     present: list[str]
     quality: dict[str, float]
     cautions: list[str]
@@ -314,14 +363,24 @@ class CaseState(TypedDict, total=False):
     deferred: bool
     carbon: dict[str, Any]
     assessment: dict[str, Any]
+    assessments: int
     probability_clinical_only: float
     choice: dict[str, Any]
     plan: dict[str, Any] | None
     explanation: dict[str, Any]
     decision: dict[str, Any]
     outcome: dict[str, Any]
-    charges: Annotated[list[dict[str, Any]], operator.add]
-    events: Annotated[list[dict[str, Any]], operator.add]
+    spent: dict[str, Any]
+    waits: list[dict[str, Any]]
+    told: list[str]
+    changes: list[dict[str, Any]]
+    requests: list[dict[str, Any]]
+    unreliable: list[str]
+    drift: dict[str, Any]
+    steps: int
+    charges: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    shadow: list[dict[str, Any]]
 
 
 def new_case(
@@ -344,6 +403,8 @@ def new_case(
         policy=policy,
         seen_in_training=seen_in_training,
         session=session,
-        charges=[],
-        events=[],
+        steps=0,
+        assessments=0,
+        spent=Spent().model_dump(mode="json"),
+        waits=[],
     )

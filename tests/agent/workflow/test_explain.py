@@ -18,9 +18,9 @@ NEW_VIEW = OLD_VIEW | {
 
 def state(view: dict) -> CaseState:
     return CaseState(
-        case="c", assessment=view, charges=[], probability_clinical_only=0.5,
+        case="c", assessment=view, spent={}, waits=[], probability_clinical_only=0.5,
         present=["clinical", "genomics"], quality={"clinical": 1.0, "genomics": 0.75},
-        transfers_run=["genomics->pathology"], events=[],
+        transfers_run=["genomics->pathology"],
         choice={"policy": "rule", "reason": "enough is known.", "action": "finalise"},
     )  # fmt: skip
 
