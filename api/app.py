@@ -20,17 +20,19 @@ from agent.workflow.limits import SpendLimits
 from agent.workflow.opening import open_kit
 from api import state_lock
 from api.auth import KeyRing
+from api.bundle_folders import bundle_folders, bundle_to_open
 from api.deps import Server
 from api.errors import SettingsError
 from api.examples import case_examples
 from api.grid import grid_of
 from api.hub import Hub
 from api.inputs import CaseInputs
+from api.kits import Kits, Loaded
 from api.metrics import Metrics
 from api.middleware import BodyLimit, Timing
 from api.problems import Problem, install
 from api.reviews import Reviews
-from api.routes import account, carbon, cases, server
+from api.routes import account, actions, carbon, cases, server
 from api.settings import Settings, read_settings
 from api.spend import Spend
 from api.store.database import Database
@@ -112,6 +114,7 @@ def create_app(
     )
     install(app)
     app.include_router(cases.router)
+    app.include_router(actions.router)
     app.include_router(carbon.router)
     app.include_router(account.router)
     app.include_router(server.router)
@@ -130,21 +133,33 @@ async def _start(
 ) -> Server:
     # What can be wrong is opened first: a server that cannot start leaves nothing behind.
     limits = SpendLimits(settings.budgets, timezone=ZoneInfo(settings.timezone))
-    kit = replace(load(settings), limits=limits)
+    settings = settings.model_copy(update={"bundle": bundle_to_open(settings)})
+    kit = load(settings)
     cohort = read_cohort(settings.cohort) if settings.cohort is not None else None
     stack.enter_context(state_lock.hold(settings.state))
     metrics.watch_grid(kit.monitor.now, clock)
     database = Database(settings.store_url)
     stack.push_async_callback(database.close)
     await database.setup()
-    inputs = CaseInputs(kit.student, database)
     saver = await _open_checkpoints(stack, settings.state / "graph.sqlite")
+
+    def at_work(kit: ReviewKit, folder: Path) -> Loaded:
+        # All bundles spend from the same limits.
+        shared = replace(kit, limits=limits)
+        inputs = CaseInputs(kit.student, database)
+        services = shared.services(prepared=inputs.prepared, clock=clock)
+        return Loaded(kit=shared, graph=build_graph(services, saver), inputs=inputs, folder=folder)
+
+    kits = Kits(
+        at_work(kit, settings.bundle),
+        build=lambda folder: at_work(load(settings.model_copy(update={"bundle": folder})), folder),
+        candidates=lambda: bundle_folders(settings),
+    )
     hub = Hub()
     workers = Workers(
-        graph=build_graph(kit.services(prepared=inputs.prepared, clock=clock), saver),
+        kits=kits,
         database=database,
-        inputs=inputs,
-        spend=Spend(budget=kit.budget, limits=kit.limits),
+        spend=Spend(budget=kit.budget, limits=limits),
         hub=hub,
         metrics=metrics,
         limits=Limits(
@@ -159,10 +174,10 @@ async def _start(
     stack.push_async_callback(workers.stop)
     return Server(
         settings=settings,
-        kit=kit,
+        kits=kits,
         database=database,
         reviews=Reviews(
-            database=database, inputs=inputs, workers=workers, metrics=metrics, clock=clock
+            database=database, kits=kits, workers=workers, metrics=metrics, clock=clock
         ),
         workers=workers,
         hub=hub,

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, select
 
 from api.errors import AuditError
 from api.store.tables import audit
 
 GENESIS = "0" * 64
+LAST = select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
+INSERT = insert(audit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,8 @@ def entry_hash(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def append(
-    connection: AsyncConnection,
+def append(
+    connection: Connection,
     *,
     time: datetime,
     actor: str,
@@ -66,11 +67,7 @@ async def append(
 
     ``detail`` must hold no feature value and no patient's id. Returns the row's hash.
     """
-    last = (
-        await connection.execute(
-            select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
-        )
-    ).first()
+    last = connection.execute(LAST).first()
     seq, previous = (last.seq + 1, last.hash) if last else (0, GENESIS)
     row: dict[str, Any] = {
         "seq": seq,
@@ -82,13 +79,13 @@ async def append(
         "previous": previous,
     }
     row["hash"] = entry_hash(**row)
-    await connection.execute(insert(audit).values(**row))
+    connection.execute(INSERT, row)
     return str(row["hash"])
 
 
-async def read_log(connection: AsyncConnection) -> list[AuditEntry]:
+def read_log(connection: Connection) -> list[AuditEntry]:
     """The whole log in order."""
-    rows = await connection.execute(select(audit).order_by(audit.c.seq))
+    rows = connection.execute(select(audit).order_by(audit.c.seq))
     return [AuditEntry(**row) for row in rows.mappings()]
 
 

@@ -14,11 +14,13 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from agent.workflow.kit import ReviewKit
 from api.auth import KeyRing, Principal, Role
 from api.hub import Hub
+from api.kits import Kits
 from api.metrics import Metrics
 from api.problems import ProblemError
 from api.reviews import Reviews
 from api.settings import Settings
 from api.store.database import Database
+from api.web.state import Web
 from api.worker import Workers
 from distill.cohort import Cohort
 
@@ -34,7 +36,7 @@ class Server:
     """
 
     settings: Settings
-    kit: ReviewKit
+    kits: Kits
     database: Database
     reviews: Reviews
     workers: Workers
@@ -44,6 +46,12 @@ class Server:
     cohort: Cohort | None
     clock: Callable[[], datetime]
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    web: Web = field(default_factory=Web)
+
+    @property
+    def kit(self) -> ReviewKit:
+        """What new cases are reviewed with."""
+        return self.kits.active.kit
 
 
 def server_of(request: Request) -> Server:
@@ -117,6 +125,15 @@ Parts = Annotated[Server, Depends(server_of)]
 Viewer = Annotated[Principal, Depends(viewer)]
 Reviewer = Annotated[Principal, Depends(reviewer)]
 Admin = Annotated[Principal, Depends(admin)]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        max_length=40,
+        description="The case's ETag as it was read: refused with 412 if it has changed since.",
+        examples=['"3"'],
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     Header(

@@ -1,4 +1,4 @@
-"""Idempotency-Key: the same request again changes nothing and finds the same case."""
+"""Idempotency-Key: the same request again changes nothing and finds what the first one made."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, insert, select
 
 from api.auth import Principal
 from api.problems import ProblemError
 from api.store.tables import idempotency
+
+INSERT = insert(idempotency)
+FIND = select(idempotency.c.operation, idempotency.c.digest, idempotency.c.resource).where(
+    idempotency.c.principal == bindparam("a_principal"),
+    idempotency.c.key == bindparam("a_key"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,38 +37,28 @@ class Once:
         digest = hashlib.sha256(text.encode()).hexdigest()
         return cls(caller=caller, key=key, operation=operation, digest=digest)
 
-    async def begin(
-        self, connection: AsyncConnection, *, case_id: str, now: datetime
-    ) -> str | None:
-        """Claim the key inside the caller's transaction; returns the earlier request's case.
+    def begin(self, connection: Connection, *, resource: str, now: datetime) -> str | None:
+        """Claim the key inside the caller's transaction; returns what the earlier request made.
+
+        Args:
+            connection: of the transaction that also writes what is asked for.
+            resource: what this request makes, should the key be new.
+            now: the present.
 
         Raises:
             ProblemError: if the key was used for another request.
         """
         if self.key is None:
             return None
-        table = idempotency.c
-        found = await connection.execute(
-            select(table.operation, table.digest, table.case_id).where(
-                table.principal == self.caller.name, table.key == self.key
-            )
-        )
-        before = found.first()
+        mine = {"principal": self.caller.name, "key": self.key}
+        before = connection.execute(FIND, {f"a_{k}": v for k, v in mine.items()}).first()
         if before is None:
-            await connection.execute(
-                insert(idempotency).values(
-                    principal=self.caller.name,
-                    key=self.key,
-                    operation=self.operation,
-                    digest=self.digest,
-                    case_id=case_id,
-                    created_at=now,
-                )
-            )
+            asked = {"operation": self.operation, "digest": self.digest}
+            connection.execute(INSERT, {**mine, **asked, "resource": resource, "created_at": now})
             return None
         if (before.operation, before.digest) != (self.operation, self.digest):
             raise ProblemError(
                 "idempotency-key-reused",
                 "This Idempotency-Key was used for another request; use a new one for each.",
             )
-        return str(before.case_id)
+        return str(before.resource)

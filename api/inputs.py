@@ -24,7 +24,7 @@ class CaseInputs:
         """Remember nothing yet."""
         self._student = student
         self._database = database
-        self._prepared: OrderedDict[str, Any] = OrderedDict()
+        self._prepared: OrderedDict[tuple[str, frozenset[str]], Any] = OrderedDict()
 
     def add(self, case_id: str, features: Mapping[str, Any]) -> None:
         """Check and keep the features of a new case.
@@ -32,27 +32,31 @@ class CaseInputs:
         Raises:
             FeatureError: if the bundle cannot take them.
         """
-        self._prepared[case_id] = self._student.prepare(features)
+        self._keep(case_id, frozenset(), features)
+
+    def _keep(self, case_id: str, without: frozenset[str], features: Mapping[str, Any]) -> None:
+        kept = {name: None if name in without else row for name, row in features.items()}
+        self._prepared[case_id, without] = self._student.prepare(kept)
         while len(self._prepared) > KEEP:
             self._prepared.popitem(last=False)
 
     def forget(self, case_id: str) -> None:
         """Drop what is in memory; the store keeps the case."""
-        self._prepared.pop(case_id, None)
+        for key in [key for key in self._prepared if key[0] == case_id]:
+            del self._prepared[key]
 
-    async def prepared(self, case_id: str) -> Any:
-        """The prepared features.
+    async def prepared(self, case_id: str, without: frozenset[str] = frozenset()) -> Any:
+        """The prepared features, ``without`` the modalities that somebody does not trust.
 
         Raises:
             WorkflowError: if there is no such case.
         """
-        if case_id not in self._prepared:
-            async with self._database.read() as connection:
-                features = await get_features(connection, case_id)
+        if (case_id, without) not in self._prepared:
+            features = await self._database.read(lambda c: get_features(c, case_id))
             if features is None:
                 raise WorkflowError("The case is not in the store any more; post it again.")
-            self.add(case_id, features)
-        return self._prepared[case_id]
+            self._keep(case_id, without, features)
+        return self._prepared[case_id, without]
 
 
 def times_of(student: Student) -> tuple[str, ...]:

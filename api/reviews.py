@@ -7,24 +7,25 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import insert
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
-from agent.workflow.state import Decision
+from agent.workflow.actions import Act
 from api import audit
+from api.admission import check_open
 from api.auth import Principal
+from api.errors import ApiError
 from api.idempotency import Once
-from api.inputs import CaseInputs
+from api.kits import Kits, Loaded
 from api.metrics import Metrics
 from api.problems import ProblemError
+from api.run import wake_of
+from api.store import actions as actions_of
 from api.store import cases as store
 from api.store.database import Database
-from api.store.tables import decisions
 from api.worker import Job, Workers
 
 SETTLE_S = 10.0
@@ -43,6 +44,22 @@ class NewCase:
     seen_in_training: bool | None
     unit: str | None
     session: str | None
+    subject: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a clinician asks for, and under which conditions.
+
+    Attributes:
+        action: checked, with its reviewer.
+        once: the request, so that the same one again changes nothing.
+        version: the case's version that the clinician saw; None if it does not matter to them.
+    """
+
+    action: Act
+    once: Once
+    version: int | None = None
 
 
 class Reviews:
@@ -52,14 +69,14 @@ class Reviews:
         self,
         *,
         database: Database,
-        inputs: CaseInputs,
+        kits: Kits,
         workers: Workers,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         """Put the parts together."""
         self._database = database
-        self._inputs = inputs
+        self._kits = kits
         self._workers = workers
         self._metrics = metrics
         self._clock = clock
@@ -106,26 +123,17 @@ class Reviews:
     async def _create(
         self, new: NewCase, caller: Principal, once: Once
     ) -> tuple[str, SimpleNamespace | None]:
-        case_id, now = secrets.token_hex(16), self._clock()
-        self._inputs.add(case_id, new.features)
-        row = {
-            **vars(new),
-            "id": case_id,
-            "status": store.QUEUED,
-            "created_at": now,
-            "updated_at": now,
-            "created_by": caller.name,
-            # The lease comes with the row: nobody else can take the case up in between.
-            "lease_owner": self._workers.owner,
-            "lease_until": now + timedelta(seconds=self._workers.limits.lease_s),
-        }
-        async with self._database.write() as connection:
-            before = await once.begin(connection, case_id=case_id, now=now)
+        case_id, now, bundle = secrets.token_hex(16), self._clock(), self._kits.active
+        bundle.inputs.add(case_id, new.features)
+        row = self._row(case_id, new, caller, bundle, now)
+
+        def write(connection: Connection) -> str | None:
+            before = once.begin(connection, resource=case_id, now=now)
             if before is None:
                 # Asked again after its deadline, a request that was taken on is no error.
                 _check_deadline(new.deadline, now)
-                await store.insert_case(connection, row)
-                await audit.append(
+                store.insert_case(connection, row)
+                audit.append(
                     connection,
                     time=now,
                     actor=caller.name,
@@ -133,72 +141,129 @@ class Reviews:
                     subject=case_id,
                     detail={"policy": new.policy, "urgency": new.urgency},
                 )
+            return before
+
+        try:
+            before = await self._database.write(write)
+        except ApiError:
+            bundle.inputs.forget(case_id)
+            raise
         if before is not None:
-            self._inputs.forget(case_id)
+            bundle.inputs.forget(case_id)
             return before, None
         self._metrics.created.inc()
         known = SimpleNamespace(**dict.fromkeys(store.NOT_YET), **row)
         self._workers.add(Job(case_id=case_id, row=known))
         return case_id, known
 
-    async def decide(self, case_id: str, decision: Decision, once: Once) -> bool:
-        """Write the clinician's decision and let the case go on; True if it was there already.
+    def _row(
+        self, case_id: str, new: NewCase, caller: Principal, bundle: Loaded, now: datetime
+    ) -> dict[str, Any]:
+        return {
+            **vars(new),
+            "id": case_id,
+            "status": store.QUEUED,
+            "version": 1,
+            "bundle": bundle.version,
+            "created_at": now,
+            "updated_at": now,
+            "created_by": caller.name,
+            # The lease comes with the row: nobody else can take the case up in between.
+            **self._workers.lease(),
+        }
+
+    async def act(self, case_id: str, asked: Asked) -> bool:
+        """Write a clinician's action down and let the case go on; True if it was there already.
 
         Raises:
-            ProblemError: if there is no such case, it does not wait, or it has a decision.
+            ProblemError: if there is no such case, it has changed since, or it does not wait for
+                an action of this kind or from this reviewer.
         """
-        now, body = self._clock(), decision.model_dump(mode="json")
-        try:
-            async with self._database.write() as connection:
-                if await once.begin(connection, case_id=case_id, now=now) is not None:
-                    return True
-                await _check_awaiting(connection, case_id)
-                await connection.execute(
-                    insert(decisions).values(
-                        case_id=case_id,
-                        decision=body,
-                        reviewer=decision.reviewer,
-                        decided_at=decision.decided_at,
-                    )
-                )
-                await audit.append(
-                    connection,
-                    time=now,
-                    actor=decision.reviewer,
-                    action=f"case.{decision.action}",
-                    subject=case_id,
-                    detail={"result": decision.result, "reason_code": decision.reason_code},
-                )
-                row = await self._workers.claim(connection, case_id)
-        except IntegrityError as error:
-            raise _already_decided() from error
-        self._metrics.decisions.labels(decision.action).inc()
-        await self._settle(Job(case_id=case_id, decision=body, row=row, finished=asyncio.Event()))
+        now = self._clock()
+        row, number = await self._database.write(
+            lambda connection: self._take(connection, case_id, asked, now)
+        )
+        if row is None:
+            return True
+        action = asked.action.model_copy(update={"round": number}).model_dump(mode="json")
+        answer: dict[str, Any] | None = action
+        if row.status == store.DEFERRED:
+            answer = wake_of(action["reviewer"], action)
+        elif row.status == store.PARKED:
+            # Where its graph stands has to be looked up.
+            answer = None
+        self._metrics.decisions.labels(action["action"]).inc()
+        known = row if answer is not None else None
+        await self._settle(Job(case_id=case_id, answer=answer, row=known, finished=asyncio.Event()))
         return False
 
-    async def wake(self, case_id: str, caller: Principal) -> None:
-        """Wake a deferred case before its hour.
+    def _take(
+        self, connection: Connection, case_id: str, asked: Asked, now: datetime
+    ) -> tuple[Any, int]:
+        """Check and write the action; the case's row as it was, None for a request seen before."""
+        if asked.once.begin(connection, resource=case_id, now=now) is not None:
+            return None, 0
+        row = store.get_case(connection, case_id)
+        if row is None:
+            raise case_not_found()
+        earlier = actions_of.of_case(connection, case_id)
+        action = asked.action
+        check_open(row, action, earlier, asked.version)
+        number = len(earlier)
+        body = action.model_copy(update={"round": number}).model_dump(mode="json")
+        actions_of.insert_action(
+            connection,
+            case_id,
+            number,
+            action=body,
+            reviewer=action.reviewer,
+            at=action.decided_at,
+        )
+        told = ("result", "reason_code", "transfer", "modality", "urgency")
+        audit.append(
+            connection,
+            time=now,
+            actor=action.reviewer,
+            action=f"case.{action.action}",
+            subject=case_id,
+            detail={name: body[name] for name in told if name in body},
+        )
+        changed = {"status": store.QUEUED, "updated_at": now, **self._workers.lease()}
+        store.update_case(connection, case_id, changed)
+        return row, number
+
+    async def wake(self, case_id: str, caller: Principal, once: Once) -> bool:
+        """Wake a deferred case before its hour; True if this request did so before.
 
         Raises:
             ProblemError: if there is no such case or it is not deferred.
         """
-        async with self._database.write() as connection:
-            row = await store.get_case(connection, case_id)
+        now = self._clock()
+
+        def write(connection: Connection) -> bool:
+            if once.begin(connection, resource=case_id, now=now) is not None:
+                return True
+            row = store.get_case(connection, case_id)
             if row is None:
                 raise case_not_found()
             if row.status != store.DEFERRED:
                 raise ProblemError(
                     "not-deferred", f"The case is {row.status}; only a deferred case can be woken."
                 )
-            await audit.append(
+            audit.append(
                 connection,
-                time=self._clock(),
+                time=now,
                 actor=caller.name,
                 action="case.woken",
                 subject=case_id,
                 detail={},
             )
+            return False
+
+        if await self._database.write(write):
+            return True
         await self._settle(Job(case_id=case_id, woken_by=caller.name, finished=asyncio.Event()))
+        return False
 
     async def _settle(self, job: Job) -> None:
         """Queue the job and give it a moment to finish, so that the answer shows its effect."""
@@ -218,26 +283,6 @@ def _check_deadline(deadline: datetime | None, now: datetime) -> None:
         )
 
 
-async def _check_awaiting(connection: AsyncConnection, case_id: str) -> None:
-    row = await store.get_case(connection, case_id)
-    if row is None:
-        raise case_not_found()
-    if row.decision is not None:
-        raise _already_decided()
-    if row.status != store.AWAITING:
-        raise ProblemError(
-            "not-awaiting-clinician",
-            f"The case is {row.status}; a decision is taken when it is {store.AWAITING}. "
-            "Follow its events until then.",
-        )
-
-
 def case_not_found() -> ProblemError:
     """404 for a case; the id that came is not repeated."""
     return ProblemError("case-not-found", "There is no case with this id; list /v1/cases.")
-
-
-def _already_decided() -> ProblemError:
-    return ProblemError(
-        "already-decided", "A decision was recorded before yours; read the case to see it."
-    )

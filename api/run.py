@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,42 +12,72 @@ from langgraph.types import Command
 
 from agent.workflow.graph import CaseGraph
 from agent.workflow.nodes import CLINICIAN, WAIT
-from agent.workflow.run import RunResult, thread
+from agent.workflow.run import RunResult, recover
 from agent.workflow.state import CaseState, new_case
 from api.store import cases as store
 
+STATUS_OF = {
+    WAIT: store.DEFERRED,
+    CLINICIAN: store.AWAITING,
+    "second": store.SECOND,
+    "parked": store.PARKED,
+}
+"""What a case is called while its graph waits for this."""
+AS_THEY_ARE = ("policy_fallback", "transfers_run", "explanation", "urgency")
 
-def columns(result: RunResult) -> dict[str, Any]:
+
+def columns(result: RunResult, row: Any) -> dict[str, Any]:
     """What the case's row takes from it, status included."""
     values = result.values
-    row: dict[str, Any] = {"status": _status(result)}
-    if "policy_fallback" in values:
-        row["policy_fallback"] = values["policy_fallback"]
+    taken: dict[str, Any] = {"status": _status(result)}
+    taken |= {name: values[name] for name in AS_THEY_ARE if name in values}
     if "assessment" in values:
-        row["probability"] = values["assessment"]["probability"]
-    if "transfers_run" in values:
-        row["transfers_run"] = values["transfers_run"]
-    if "explanation" in values:
-        row["explanation"] = values["explanation"]
+        probability = values["assessment"]["probability"]
+        taken |= {"probability": probability, "uncertainty": entropy_bits(probability)}
     if "plan" in values:
         plan = values["plan"]
-        row["plan"] = plan
-        row["wake_at"] = datetime.fromisoformat(plan["wake_at"]) if plan else None
+        taken["plan"] = plan
+        taken["wake_at"] = datetime.fromisoformat(plan["wake_at"]) if plan else None
     if "outcome" in values:
-        row["result"] = values["outcome"]["result"]
-    return row
+        taken["result"] = values["outcome"]["result"]
+    taken["failure"] = _failure(values) if taken["status"] == store.PARKED else None
+    return taken | _of_explanation(result, row)
+
+
+def _of_explanation(result: RunResult, row: Any) -> dict[str, Any]:
+    explanation = result.values.get("explanation")
+    if explanation is None:
+        spent = sum((charge.g_co2e or 0.0 for charge in result.charges), 0.0)
+        return {} if row.g_co2e is not None else {"g_co2e": spent}
+    return {
+        "g_co2e": explanation["g_co2e"],
+        "suggestion": explanation["suggestion"],
+        "second_review": bool(explanation.get("second_review", False)),
+        "flags": [*explanation.get("flags", []), *explanation.get("cautions", [])],
+    }
+
+
+def _failure(values: dict[str, Any]) -> str:
+    failure = values.get("failure") or {}
+    return str(failure.get("reason", "The review could not go on; the log has the place."))
 
 
 def _status(result: RunResult) -> str:
-    if result.waits_for == WAIT:
-        return store.DEFERRED
-    if result.waits_for == CLINICIAN:
-        return store.AWAITING
+    if result.waits_for is not None:
+        return STATUS_OF[result.waits_for]
     outcome = result.values.get("outcome")
     if outcome is None:
         # The graph came to no rest: it will be taken up again.
         return store.QUEUED
     return str(outcome["status"])
+
+
+def entropy_bits(probability: float) -> float:
+    """Binary entropy: 0 where the model is sure, 1 where it does not know."""
+    if not 0.0 < probability < 1.0:
+        return 0.0
+    other = 1.0 - probability
+    return -(probability * math.log2(probability) + other * math.log2(other))
 
 
 def first_state(row: Any) -> CaseState:
@@ -62,37 +94,70 @@ def first_state(row: Any) -> CaseState:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Where a run begins: the graph's input, and what earlier, unstored runs brought."""
+    """Where a run begins: the graph's input, and what earlier, unstored runs brought.
+
+    Attributes:
+        value: what the graph is given.
+        earlier: brought by runs whose end was never written down.
+        resting: there is nothing to run: what was brought only has to be written down.
+    """
 
     value: Any
     earlier: RunResult
     resting: bool = False
 
 
+def wake_of(by: str, action: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a wait is answered with: who woke the case, and how urgent it became."""
+    if action is None:
+        return {"by": by}
+    return {"by": by, "urgency": action["urgency"], "round": action["round"]}
+
+
+def answer_of(waits_for: str, action: dict[str, Any]) -> dict[str, Any]:
+    """What an interrupt is resumed with for a clinician's action."""
+    return wake_of(action["reviewer"], action) if waits_for == WAIT else action
+
+
+def _close(earlier: RunResult, action: dict[str, Any]) -> None:
+    """End a case that was set aside between two steps, where its graph waits for nobody.
+
+    A retry only lets the graph go on.
+    """
+    if action["action"] not in ("override", "send_back"):
+        return
+    status = "sent_back" if action["action"] == "send_back" else "recorded"
+    outcome = {"status": status, "result": action.get("result"), "decision": action}
+    seq = earlier.events[-1]["seq"] + 1 if earlier.events else 0
+    earlier.values["outcome"] = outcome
+    earlier.events += [
+        {"seq": seq + i, "kind": kind, "time": action["decided_at"], "data": data}
+        for i, (kind, data) in enumerate((("decision", action), ("record", outcome)))
+    ]
+
+
 async def find_entry(
-    graph: CaseGraph,
-    row: Any,
-    *,
-    woken_by: str | None,
+    graph: CaseGraph, row: Any, *, woken_by: str | None, actions: Sequence[dict[str, Any]]
 ) -> Entry:
     """Work out from durable state alone where a case stands and how to go on.
 
-    Used after a restart and whenever memory cannot be trusted: the checkpoint says which nodes
-    are behind, the decision row and the wake say what an interrupt may be answered with.
+    Used after a restart and whenever memory cannot be trusted: the checkpoints say which nodes
+    are behind, the actions and the wake what an interrupt may be answered with.
     """
-    snapshot = await graph.aget_state(thread(row.id))
-    if not snapshot.values:
+    earlier = await recover(graph, row.id)
+    if not earlier.values:
         return Entry(value=first_state(row), earlier=RunResult())
-    earlier = RunResult()
-    earlier.absorb(snapshot.values)
-    if not snapshot.next:
-        return Entry(value=None, earlier=earlier, resting=True)
-    waits_for = snapshot.interrupts[0].value["kind"] if snapshot.interrupts else None
-    if waits_for is None:
-        return Entry(value=None, earlier=earlier)
-    if waits_for == CLINICIAN and row.decision is not None:
-        return Entry(value=Command(resume=row.decision), earlier=earlier)
+    answered = int(earlier.values.get("answered", 0))
+    unanswered = [action for action in actions if action["round"] >= answered]
+    if earlier.waits_for is None:
+        if "outcome" not in earlier.values and unanswered:
+            _close(earlier, unanswered[0])
+        return Entry(value=None, earlier=earlier, resting="outcome" in earlier.values)
+    waits_for, earlier.waits_for = earlier.waits_for, None
+    if unanswered:
+        answer = answer_of(waits_for, unanswered[0])
+        return Entry(value=Command(resume=answer), earlier=earlier)
     if waits_for == WAIT and woken_by is not None:
-        return Entry(value=Command(resume={"by": woken_by}), earlier=earlier)
+        return Entry(value=Command(resume=wake_of(woken_by)), earlier=earlier)
     earlier.waits_for = waits_for
     return Entry(value=None, earlier=earlier, resting=True)

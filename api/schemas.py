@@ -21,7 +21,14 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
 Cell = float | int | str | bool | None
 Status = Literal[
-    "queued", "running", "deferred", "awaiting_clinician", "recorded", "sent_back", "failed"
+    "queued",
+    "running",
+    "deferred",
+    "awaiting_clinician",
+    "awaiting_second",
+    "parked",
+    "recorded",
+    "sent_back",
 ]
 EXAMPLE_ID = "6f1c0c5e9b8e4c3a9d7e2f1a0b3c4d5e"
 RESEARCH_USE = "Research use only: it recommends, a person signs."
@@ -111,6 +118,57 @@ class SendBack(Body):
     comment: str = Field(default="", max_length=2000)
 
 
+class RequestTransfer(Body):
+    """The clinician asks for a transfer that the agent skipped."""
+
+    action: Literal["request_transfer"]
+    transfer: Name = Field(description="Name of the transfer, as the case's options have it.")
+    reason_code: ReasonCode = "clinical_judgement"
+    comment: str = Field(default="", max_length=2000)
+
+
+class MarkUnreliable(Body):
+    """A modality's data are not to be trusted; the case is assessed again without them."""
+
+    action: Literal["mark_unreliable"]
+    modality: Name
+    reason_code: ReasonCode = "data_quality"
+    comment: str = Field(default="", max_length=2000)
+
+
+class RaiseUrgency(Body):
+    """The case is more urgent than was thought; one that waits is woken at once."""
+
+    action: Literal["raise_urgency"]
+    urgency: float = Field(gt=0.0, le=1.0, strict=True)
+    comment: str = Field(default="", max_length=2000)
+
+
+class Retry(Body):
+    """A parked case goes on at the step that failed."""
+
+    action: Literal["retry"]
+    comment: str = Field(default="", max_length=2000)
+
+
+ActionRequest = Annotated[
+    RequestTransfer | MarkUnreliable | RaiseUrgency | Retry, Field(discriminator="action")
+]
+ACTION_EXAMPLES: dict[str, Any] = {
+    "request_transfer": {
+        "value": {"action": "request_transfer", "transfer": "genomics->pathology"}
+    },
+    "mark_unreliable": {
+        "value": {
+            "action": "mark_unreliable",
+            "modality": "pathology",
+            "reason_code": "data_quality",
+            "comment": "The slide is out of focus.",
+        }
+    },
+    "raise_urgency": {"value": {"action": "raise_urgency", "urgency": 0.9}},
+    "retry": {"value": {"action": "retry"}},
+}
 DecisionRequest = Annotated[Accept | Override | SendBack, Field(discriminator="action")]
 DECISION_EXAMPLES: dict[str, Any] = {
     "accept": {"value": {"action": "accept"}},
@@ -175,6 +233,16 @@ class CaseSummary(Out):
     result: Literal["negative", "positive"] | None = Field(
         description="What the clinician recorded; null until then."
     )
+    version: int = Field(description="Goes up at every change; the ETag of the case.")
+    uncertainty: float | None = Field(
+        description="Entropy of the probability, bits: 0 sure, 1 undecided."
+    )
+    g_co2e: float | None = Field(description="Gross emissions of the review so far, grams.")
+    suggestion: Literal["negative", "positive"] | None = Field(
+        description="The class on the model's side of one half; a clinician decides."
+    )
+    second_review: bool | None = Field(description="Whether two reviewers have to agree.")
+    flags: list[str] = Field(description="What is unusual about the case.")
 
 
 class CaseView(CaseSummary):
@@ -184,6 +252,7 @@ class CaseView(CaseSummary):
     explanation: dict[str, Any] | None
     plan: dict[str, Any] | None
     decision: dict[str, Any] | None
+    opinions: list[dict[str, Any]] = Field(description="Decisions given so far, in order.")
     failure: str | None
     caution: list[str]
     notice: str = RESEARCH_USE

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -59,6 +59,13 @@ def split_limits(value: object) -> object:
     return kept
 
 
+def split_names(value: object) -> object:
+    """Names as one text with commas, or several."""
+    if not isinstance(value, str):
+        return value
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
 def known_timezone(name: str) -> str:
     """An IANA time zone that this machine knows."""
     if name != "UTC" and name not in available_timezones():
@@ -98,9 +105,15 @@ class Settings(BaseModel):
         wake_poll_s: how often deferred cases are looked at.
         lease_s: how long a case belongs to one worker before another may take it over.
         ping_s: pause between signs of life on an event stream.
+        bundles: folder of bundles that may be activated beside the one that is served.
+        shadow: policies that decide silently beside the acting one, commas between.
+        second_review_above: entropy of the probability, bits, above which two reviewers have to
+            agree; nobody has to by default.
+        require_if_match: refuse clinicians' actions that do not say which version they saw.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    STORE: ClassVar[str] = "cases.sqlite"
 
     bundle: Path
     precision: Literal["fp32", "int8"] | None = None
@@ -128,6 +141,10 @@ class Settings(BaseModel):
     wake_poll_s: float = Field(default=1.0, gt=0)
     lease_s: float = Field(default=60.0, gt=0)
     ping_s: float = Field(default=15.0, gt=0)
+    bundles: Path | None = None
+    shadow: Annotated[tuple[str, ...], BeforeValidator(split_names)] = ()
+    second_review_above: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    require_if_match: bool = False
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -137,7 +154,7 @@ class Settings(BaseModel):
     @property
     def store_url(self) -> str:
         """Where the cases are kept."""
-        return self.database_url or f"sqlite+aiosqlite:///{(self.state / 'cases.sqlite').resolve()}"
+        return self.database_url or f"sqlite:///{(self.state / self.STORE).resolve()}"
 
 
 def parse_keys(text: str) -> tuple[ApiKey, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from agent.workflow.budget import DayBudget
 from agent.workflow.limits import SpendLimits
@@ -28,14 +28,14 @@ class Spend:
     budget: DayBudget
     limits: SpendLimits
 
-    async def recover(self, connection: AsyncConnection, now: datetime) -> None:
+    def recover(self, connection: Connection, now: datetime) -> None:
         """Count what the ledger holds: after a crash the spend is what was written down.
 
         A session may have begun at any time, so a limit for sessions takes the whole ledger.
         """
         sessions = any(budget.period == "session" for budget in self.limits.budgets)
         since = None if sessions else now - LONGEST_PERIOD
-        for row in await charges_since(connection, since):
+        for row in charges_since(connection, since):
             if row.time >= now - A_DAY:
                 self.budget.charge(row.case_id, row.stage, row.time, row.g_co2e)
             self.limits.charge(row.case_id, row.stage, row.time, row.g_co2e, session=row.session)

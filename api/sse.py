@@ -48,9 +48,9 @@ async def look(
     live = server.hub.live(case_id)
     if live is not None and live.covers(after) and not from_store:
         return [step for step in live.steps if step["seq"] > after], live.status or store.QUEUED
-    async with server.database.read() as connection:
-        status = await store.get_status(connection, case_id)
-        stored = await store.get_events(connection, case_id, after)
+    status, stored = await server.database.read(
+        lambda c: (store.get_status(c, case_id), store.get_events(c, case_id, after))
+    )
     if live is None or status is None:
         return stored, status or ""
     last = stored[-1]["seq"] if stored else after

@@ -13,24 +13,27 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from langgraph.types import Command
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
+from agent.workflow.errors import WorkflowError
 from agent.workflow.graph import CaseGraph
 from agent.workflow.run import RunResult, follow
 from api import audit
 from api.hub import Hub
-from api.inputs import CaseInputs
+from api.kits import Kits
 from api.metrics import Metrics
 from api.run import Entry, columns, find_entry, first_state
 from api.spend import Spend
+from api.store import actions as actions_of
 from api.store import cases as store
 from api.store.database import Database
 from api.store.ledger import insert_charges
-from api.store.tables import events
+from api.store.tables import events, shadow
 
 log = logging.getLogger("greenboard.worker")
 RETRY_S = 0.2
@@ -53,14 +56,14 @@ class Job:
     Attributes:
         case_id: the case.
         woken_by: who or what ends its wait.
-        decision: the clinician's decision to carry out.
+        answer: what the graph is resumed with, if it is known to wait for just that.
         row: the case's row, if the lease was taken together with writing it; spares a transaction.
         finished: set when the run is over.
     """
 
     case_id: str
     woken_by: str | None = None
-    decision: dict[str, Any] | None = None
+    answer: dict[str, Any] | None = None
     row: Any = None
     finished: asyncio.Event | None = None
 
@@ -71,9 +74,8 @@ class Workers:
     def __init__(
         self,
         *,
-        graph: CaseGraph,
+        kits: Kits,
         database: Database,
-        inputs: CaseInputs,
         spend: Spend,
         hub: Hub,
         metrics: Metrics,
@@ -81,9 +83,8 @@ class Workers:
         clock: Callable[[], datetime],
     ) -> None:
         """Put the parts together; :meth:`start` begins to work."""
-        self._graph = graph
+        self._kits = kits
         self._database = database
-        self._inputs = inputs
         self._spend = spend
         self._hub = hub
         self._metrics = metrics
@@ -102,11 +103,15 @@ class Workers:
         Args:
             alone: no other server works on this store, so leases of a dead one can be dropped.
         """
-        async with self._database.write() as connection:
+        now = self._clock()
+
+        def take_stock(connection: Connection) -> list[str]:
             if alone:
-                await store.release_all(connection)
-            left = await store.unfinished(connection)
-            await self._spend.recover(connection, self._clock())
+                store.release_all(connection)
+            self._spend.recover(connection, now)
+            return store.unfinished(connection)
+
+        left = await self._database.write(take_stock)
         for case_id in left:
             self.add(Job(case_id=case_id))
         for _ in range(self.limits.workers):
@@ -139,15 +144,10 @@ class Workers:
         self._jobs.put_nowait(job)
         self._metrics.waiting.set(self.waiting)
 
-    async def claim(self, connection: AsyncConnection, case_id: str) -> Any:
-        """Take a case's lease for this server; its row, or None if another server has it."""
-        return await store.claim(
-            connection,
-            case_id,
-            owner=self.owner,
-            now=self._clock(),
-            lease_s=self.limits.lease_s,
-        )
+    def lease(self) -> dict[str, Any]:
+        """Columns that make a case this server's."""
+        until = self._clock() + timedelta(seconds=self.limits.lease_s)
+        return {"lease_owner": self.owner, "lease_until": until}
 
     async def _work(self) -> None:
         while True:
@@ -164,6 +164,8 @@ class Workers:
             error = None if run.cancelled() else run.exception()
             if error is not None:
                 await self._park(job.case_id, error)
+                if job.finished is not None:
+                    job.finished.set()
 
     async def _take_up(self, job: Job) -> None:
         if job.case_id in self._busy:
@@ -179,53 +181,78 @@ class Workers:
         asyncio.get_running_loop().call_later(RETRY_S, self.add, job)
 
     async def _run(self, job: Job) -> None:
-        row = job.row
+        row: Any = job.row
+        taken: list[dict[str, Any]] = []
         if row is None:
-            async with self._database.write() as connection:
-                row = await self.claim(connection, job.case_id)
-                before = await store.get_case(connection, job.case_id) if row is None else None
+            row, before, taken = await self._database.write(
+                lambda connection: self._claim(connection, job.case_id)
+            )
             if row is None:
-                if before is not None and before.status not in store.FINAL:
+                if before is not None and before not in store.FINAL:
                     self._later(job)
                 elif job.finished is not None:
                     job.finished.set()
                 return
-        entry = await self._entry(job, row)
+        graph = (await self._kits.of(row.bundle)).graph
+        entry = await self._entry(graph, job, row, taken)
         result = entry.earlier
         if not entry.resting:
             result = await follow(
-                self._graph,
+                graph,
                 job.case_id,
                 entry.value,
                 result=entry.earlier,
                 on_steps=lambda steps: self._hub.publish(job.case_id, steps),
             )
-        await self._write_down(job.case_id, result, session=row.session)
+        await self._write_down(row, result)
         if job.finished is not None:
             job.finished.set()
 
-    async def _entry(self, job: Job, row: Any) -> Entry:
-        """Quickly where memory is sure of where the case stands, else from what is durable."""
-        if job.row is not None and row.status == store.QUEUED:
-            return Entry(value=first_state(row), earlier=RunResult())
-        if job.row is not None and job.decision is not None:
-            return Entry(value=Command(resume=job.decision), earlier=RunResult())
-        return await find_entry(self._graph, row, woken_by=job.woken_by)
+    def _claim(
+        self, connection: Connection, case_id: str
+    ) -> tuple[Any, str | None, list[dict[str, Any]]]:
+        """The case's row if its lease could be taken, its status, and what was done to it."""
+        row = store.claim(
+            connection,
+            case_id,
+            owner=self.owner,
+            now=self._clock(),
+            lease_s=self.limits.lease_s,
+        )
+        if row is None:
+            return None, store.get_status(connection, case_id), []
+        done = [dict(action.action) for action in actions_of.of_case(connection, case_id)]
+        return row, row.status, done
 
-    async def _write_down(self, case_id: str, result: RunResult, *, session: str | None) -> None:
-        changed = columns(result)
-        steps = [_event_row(case_id, step) for step in result.events]
-        async with self._database.write(rebuildable=True) as connection:
-            await self._database.insert_new(connection, events, steps)
-            await insert_charges(self._database, connection, case_id, result.charges)
-            await store.update_case(connection, case_id, {**changed, **self._released()})
+    async def _entry(
+        self, graph: CaseGraph, job: Job, row: Any, taken: list[dict[str, Any]]
+    ) -> Entry:
+        """Quickly where memory is sure of where the case stands, else from what is durable."""
+        if job.answer is not None:
+            return Entry(value=Command(resume=job.answer), earlier=RunResult())
+        if job.row is not None:
+            return Entry(value=first_state(row), earlier=RunResult())
+        return await find_entry(graph, row, woken_by=job.woken_by, actions=taken)
+
+    async def _write_down(self, row: Any, result: RunResult) -> None:
+        changed = columns(result, row)
+
+        def everything(connection: Connection) -> None:
+            steps = [_event_row(row.id, step) for step in result.events]
+            self._database.insert_new(connection, events, steps)
+            insert_charges(self._database, connection, row.id, result.charges)
+            beside = [{"case_id": row.id, **entry} for entry in result.shadow]
+            self._database.insert_new(connection, shadow, beside)
+            store.update_case(connection, row.id, {**changed, **self._released()})
+
+        await self._database.write(everything, rebuildable=True)
         for charge in result.charges:
-            self._spend.charge(case_id, charge, session=session)
+            self._spend.charge(row.id, charge, session=row.session)
         self._metrics.charge(result.charges)
         self._metrics.runs.labels(changed["status"]).inc()
         if changed["status"] in store.FINAL:
-            self._inputs.forget(case_id)
-        self._hub.rest(case_id, changed["status"])
+            self._kits.forget(row.id)
+        self._hub.rest(row.id, changed["status"])
 
     def _released(self) -> dict[str, Any]:
         return {"updated_at": self._clock(), "lease_owner": None, "lease_until": None}
@@ -233,28 +260,30 @@ class Workers:
     async def _park(self, case_id: str, error: BaseException) -> None:
         """Set a case that cannot go on aside; the log gets the error's place, not its words."""
         log.error("case %s parked: %s", case_id, type(error).__name__, exc_info=error)
-        failure = f"{type(error).__name__}: {error}"
-        async with self._database.write() as connection:
-            await store.update_case(
+        reason = f"{type(error).__name__}; the server's log has the place."
+        if isinstance(error, WorkflowError):
+            # Ours, and written for people.
+            reason = str(error)
+        changed = {"status": store.PARKED, "failure": reason, **self._released()}
+
+        def set_aside(connection: Connection) -> None:
+            store.update_case(connection, case_id, changed)
+            audit.append(
                 connection,
-                case_id,
-                {"status": store.FAILED, "failure": failure, **self._released()},
-            )
-            await audit.append(
-                connection,
-                time=self._clock(),
+                time=changed["updated_at"],
                 actor="greenboard",
-                action="case.failed",
+                action="case.parked",
                 subject=case_id,
                 detail={"error": type(error).__name__},
             )
-        self._metrics.runs.labels(store.FAILED).inc()
-        self._hub.rest(case_id, store.FAILED)
+
+        await self._database.write(set_aside)
+        self._metrics.runs.labels(store.PARKED).inc()
+        self._hub.rest(case_id, store.PARKED)
 
     async def _wake_due(self) -> None:
         while True:
-            async with self._database.read() as connection:
-                due = await store.due(connection, self._clock())
+            due = await self._database.read(partial(store.due, now=self._clock()))
             for case_id in due:
                 if case_id not in self._busy:
                     self.add(Job(case_id=case_id, woken_by="schedule"))

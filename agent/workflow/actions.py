@@ -16,6 +16,7 @@ class Act(Record):
     ``round`` counts the case's actions from 0 on; ``reviewer`` comes from the key that was used.
     """
 
+    action: str
     reviewer: str
     decided_at: datetime
     comment: str = ""

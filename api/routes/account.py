@@ -46,8 +46,9 @@ async def _account(
     Raises:
         ProblemError: 422 if what was declared makes no sense.
     """
-    async with server.database.read() as connection:
-        entries = await ledger.entries(connection, since=asked.since, until=asked.until)
+    entries = await server.database.read(
+        lambda connection: ledger.entries(connection, since=asked.since, until=asked.until)
+    )
 
     def draw() -> AccountReport:
         declared = asked.declared()

@@ -79,8 +79,9 @@ async def totals(
     case: Annotated[str | None, Query(max_length=64)] = None,
 ) -> LedgerView:
     """Sums by stage or case, measured and modelled apart. Nothing here is called avoided."""
-    async with server.database.read() as connection:
-        lines = await ledger.totals(connection, by=by, since=since, case_id=case)
+    lines = await server.database.read(
+        lambda connection: ledger.totals(connection, by=by, since=since, case_id=case)
+    )
     return LedgerView(
         by=by,
         since=since,
@@ -106,8 +107,9 @@ async def export(
     ``since`` is included, ``until`` is not, so that exports of following days neither overlap
     nor leave anything out.
     """
-    async with server.database.read() as connection:
-        entries = await ledger.entries(connection, since=since, until=until)
+    entries = await server.database.read(
+        lambda connection: ledger.entries(connection, since=since, until=until)
+    )
 
     def lines() -> bytes:
         return b"".join(ledger_line(Path("ledger.jsonl"), entry) for entry in entries)

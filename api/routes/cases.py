@@ -1,29 +1,28 @@
-"""Cases: post, list, read, follow, decide, wake."""
+"""Cases: post, list, read, follow."""
 
 from __future__ import annotations
 
 from datetime import UTC
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from sse_starlette import EventSourceResponse
 
 from agent.workflow.errors import WorkflowError
-from agent.workflow.state import Decision
+from api.admission import etag
 from api.deps import IdempotencyKey, Parts, Reviewer, Server, Viewer
 from api.idempotency import Once
 from api.inputs import cohort_features, times_of
 from api.problems import ProblemError, documented
 from api.reviews import NewCase, case_not_found
 from api.schemas import (
-    DECISION_EXAMPLES,
     CasePage,
     CaseRequest,
     CaseView,
-    DecisionRequest,
     Status,
 )
 from api.sse import follow_case, look
+from api.store import actions as actions_of
 from api.store import cases as store
 from api.views import case_view, summary
 
@@ -31,12 +30,19 @@ COMMON = ("malformed-request", "unauthorized", "forbidden", "invalid-request", "
 router = APIRouter(prefix="/v1/cases", tags=["cases"])
 
 
-async def _read(server: Server, case_id: str) -> CaseView:
-    async with server.database.read() as connection:
-        row = await store.get_case(connection, case_id)
+async def read_view(server: Server, case_id: str, response: Response) -> CaseView:
+    """The case as it is now; its version goes into the answer's ETag.
+
+    Raises:
+        ProblemError: if there is none.
+    """
+    row, actions = await server.database.read(
+        lambda c: (store.get_case(c, case_id), actions_of.of_case(c, case_id))
+    )
     if row is None:
         raise case_not_found()
-    return case_view(server, row)
+    response.headers["ETag"] = etag(row.version)
+    return case_view(server, row, actions)
 
 
 def _new_case(server: Server, body: CaseRequest) -> NewCase:
@@ -106,10 +112,11 @@ async def create_case(
     case_id, row = await server.reviews.create(_new_case(server, body), caller, once)
     response.headers["Location"] = f"/v1/cases/{case_id}"
     if row is not None:
+        response.headers["ETag"] = etag(row.version)
         return case_view(server, row)
     response.status_code = 200
     response.headers["Idempotency-Replayed"] = "true"
-    return await _read(server, case_id)
+    return await read_view(server, case_id, response)
 
 
 @router.get("", summary="List cases, newest first", responses=documented(*COMMON))
@@ -129,15 +136,16 @@ async def list_cases(
         # A case that runs is stored as queued until it rests.
         wanted.append(store.QUEUED)  # type: ignore[arg-type]
     chosen = store.CaseFilter(status=wanted, policy=policy, min_urgency=min_urgency)
-    async with server.database.read() as connection:
-        rows, following = await store.list_cases(connection, chosen, limit=limit, cursor=cursor)
+    rows, following = await server.database.read(
+        lambda connection: store.list_cases(connection, chosen, limit=limit, cursor=cursor)
+    )
     return CasePage(cases=[summary(server, row) for row in rows], next_cursor=following)
 
 
 @router.get("/{case_id}", summary="Read a case", responses=documented(*COMMON, "case-not-found"))
-async def read_case(server: Parts, caller: Viewer, case_id: str) -> CaseView:
-    """The case with its explanation, plan and decision."""
-    return await _read(server, case_id)
+async def read_case(server: Parts, caller: Viewer, case_id: str, response: Response) -> CaseView:
+    """The case with its explanation, plan and decision; its ``ETag`` names the version."""
+    return await read_view(server, case_id, response)
 
 
 @router.get(
@@ -175,49 +183,3 @@ async def read_events(
         ping=round(server.settings.ping_s),
         headers={"Cache-Control": "no-store"},
     )
-
-
-@router.post(
-    "/{case_id}/decision",
-    status_code=201,
-    summary="Submit the clinician's decision",
-    responses={
-        200: {"model": CaseView, "description": "The same request was made before: its case."},
-        **documented(
-            *COMMON, "case-not-found", "not-awaiting-clinician", "already-decided",
-            "idempotency-key-reused", "not-ready",
-        ),
-    },
-)  # fmt: skip
-async def decide(
-    *,
-    server: Parts,
-    caller: Reviewer,
-    case_id: str,
-    body: Annotated[DecisionRequest, Body(openapi_examples=DECISION_EXAMPLES)],
-    response: Response,
-    idempotency_key: IdempotencyKey = None,
-) -> CaseView:
-    """Accept the suggestion, override it with a coded reason, or send the case back.
-
-    One decision a case: of two at once, one is answered 409. The reviewer is whoever the key
-    belongs to.
-    """
-    given = body.model_dump(mode="json")
-    decision = Decision(**given, reviewer=caller.name, decided_at=server.clock())
-    once = Once.of(caller, idempotency_key, f"decide:{case_id}", given)
-    if await server.reviews.decide(case_id, decision, once):
-        response.status_code = 200
-        response.headers["Idempotency-Replayed"] = "true"
-    return await _read(server, case_id)
-
-
-@router.post(
-    "/{case_id}/wake",
-    summary="Wake a deferred case before its hour",
-    responses=documented(*COMMON, "case-not-found", "not-deferred", "not-ready"),
-)
-async def wake(server: Parts, caller: Reviewer, case_id: str) -> CaseView:
-    """Look at the case again now, at whatever the grid is."""
-    await server.reviews.wake(case_id, caller)
-    return await _read(server, case_id)

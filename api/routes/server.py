@@ -40,8 +40,7 @@ async def readyz(server: Parts) -> Readiness:
     if not server.workers.alive:
         raise ProblemError("not-ready", "A worker has stopped; restart the server.")
     try:
-        async with server.database.read() as connection:
-            counts = await store.counts(connection)
+        counts = await server.database.read(store.counts)
     except SQLAlchemyError as error:
         raise ProblemError(
             "not-ready", f"The store does not answer ({type(error).__name__})."
@@ -122,8 +121,7 @@ async def policies(server: Parts, caller: Viewer) -> PoliciesView:
 )
 async def check_audit(server: Parts, caller: Admin) -> AuditView:
     """Walk the hash chain from its start; ``intact`` is false from the first row that broke."""
-    async with server.database.read() as connection:
-        entries = await audit.read_log(connection)
+    entries = await server.database.read(audit.read_log)
     problem = None
     try:
         audit.verify(entries)

@@ -9,28 +9,55 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
 
 from api.errors import ApiError
-from api.store.tables import cases, decisions, events
+from api.store.tables import cases, events
 
 QUEUED = "queued"
 RUNNING = "running"
 DEFERRED = "deferred"
 AWAITING = "awaiting_clinician"
+SECOND = "awaiting_second"
+PARKED = "parked"
 RECORDED = "recorded"
 SENT_BACK = "sent_back"
-FAILED = "failed"
 OPEN = (QUEUED, RUNNING)
-FINAL = (RECORDED, SENT_BACK, FAILED)
+FINAL = (RECORDED, SENT_BACK)
 
 NOT_YET = (
     "policy_fallback", "probability", "transfers_run", "explanation", "plan", "wake_at",
-    "result", "failure", "decision",
+    "result", "failure", "uncertainty", "g_co2e", "suggestion", "second_review", "flags",
 )  # fmt: skip
 """Columns that a case gets when it has run."""
 SUMMARY = [column for column in cases.c if column.name not in ("features", "explanation")]
+
+# Built once: putting a statement together takes longer than running it.
+INSERT_CASE = insert(cases)
+GET_CASE = select(*(column for column in cases.c if column.name != "features")).where(
+    cases.c.id == bindparam("case_id")
+)
+GET_STATUS = select(cases.c.status).where(cases.c.id == bindparam("case_id"))
+GET_FEATURES = select(cases.c.features).where(cases.c.id == bindparam("case_id"))
+GET_EVENTS = (
+    select(events.c.seq, events.c.kind, events.c.time, events.c.data)
+    .where(events.c.case_id == bindparam("case_id"), events.c.seq > bindparam("after"))
+    .order_by(events.c.seq)
+)
+UPDATE_CASE = update(cases).where(cases.c.id == bindparam("case_id"))
+CLAIM = (
+    update(cases)
+    .where(
+        cases.c.id == bindparam("case_id"),
+        cases.c.status.not_in(FINAL),
+        or_(
+            cases.c.lease_owner.is_(None),
+            cases.c.lease_owner == bindparam("owner"),
+            cases.c.lease_until < bindparam("now"),
+        ),
+    )
+    .values(lease_owner=bindparam("owner"), lease_until=bindparam("until"))
+)
 
 
 class CursorError(ApiError, ValueError):
@@ -46,46 +73,32 @@ class CaseFilter:
     min_urgency: float = 0.0
 
 
-async def insert_case(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
+def insert_case(connection: Connection, values: Mapping[str, Any]) -> None:
     """Write a new case."""
-    await connection.execute(insert(cases).values(**values))
+    connection.execute(INSERT_CASE, dict(values))
 
 
-async def get_case(connection: AsyncConnection, case_id: str) -> Row[Any] | None:
-    """One case with its decision and everything but its features; None if there is none."""
-    columns = [column for column in cases.c if column.name != "features"]
-    query = (
-        select(*columns, decisions.c.decision)
-        .outerjoin_from(cases, decisions, cases.c.id == decisions.c.case_id)
-        .where(cases.c.id == case_id)
-    )
-    row: Row[Any] | None = (await connection.execute(query)).first()  # type: ignore[assignment]
-    return row
+def get_case(connection: Connection, case_id: str) -> Row[Any] | None:
+    """One case with everything but its features; None if there is none."""
+    return connection.execute(GET_CASE, {"case_id": case_id}).first()
 
 
-async def get_status(connection: AsyncConnection, case_id: str) -> str | None:
+def get_status(connection: Connection, case_id: str) -> str | None:
     """The stored status of a case; None if there is no such case."""
-    found = await connection.execute(select(cases.c.status).where(cases.c.id == case_id))
-    status: str | None = found.scalar_one_or_none()
+    status: str | None = connection.execute(GET_STATUS, {"case_id": case_id}).scalar_one_or_none()
     return status
 
 
-async def get_features(connection: AsyncConnection, case_id: str) -> dict[str, Any] | None:
+def get_features(connection: Connection, case_id: str) -> dict[str, Any] | None:
     """The feature rows of a case."""
-    found = await connection.execute(select(cases.c.features).where(cases.c.id == case_id))
+    found = connection.execute(GET_FEATURES, {"case_id": case_id})
     features: dict[str, Any] | None = found.scalar_one_or_none()
     return features
 
 
-async def get_events(
-    connection: AsyncConnection, case_id: str, after: int = -1
-) -> list[dict[str, Any]]:
+def get_events(connection: Connection, case_id: str, after: int = -1) -> list[dict[str, Any]]:
     """Steps of a case with a number above ``after``, in order."""
-    rows = await connection.execute(
-        select(events.c.seq, events.c.kind, events.c.time, events.c.data)
-        .where(events.c.case_id == case_id, events.c.seq > after)
-        .order_by(events.c.seq)
-    )
+    rows = connection.execute(GET_EVENTS, {"case_id": case_id, "after": after})
     return [{**row, "time": row["time"].isoformat()} for row in rows.mappings()]
 
 
@@ -114,8 +127,8 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
     return at, case_id
 
 
-async def list_cases(
-    connection: AsyncConnection, chosen: CaseFilter, *, limit: int, cursor: str | None
+def list_cases(
+    connection: Connection, chosen: CaseFilter, *, limit: int, cursor: str | None
 ) -> tuple[Sequence[Row[Any]], str | None]:
     """A page of cases, newest first, and the cursor of the next page if there is one."""
     query = select(*SUMMARY).order_by(cases.c.created_at.desc(), cases.c.id.desc())
@@ -129,67 +142,53 @@ async def list_cases(
         at, case_id = decode_cursor(cursor)
         same_time = and_(cases.c.created_at == at, cases.c.id < case_id)
         query = query.where(or_(cases.c.created_at < at, same_time))
-    rows = (await connection.execute(query.limit(limit + 1))).all()
+    rows = (connection.execute(query.limit(limit + 1))).all()
     more = len(rows) > limit
     return rows[:limit], encode_cursor(rows[limit - 1]) if more else None
 
 
-async def claim(
-    connection: AsyncConnection, case_id: str, *, owner: str, now: datetime, lease_s: float
+def claim(
+    connection: Connection, case_id: str, *, owner: str, now: datetime, lease_s: float
 ) -> Row[Any] | None:
     """Take the case's lease; returns the case as it was, or None if another has it or it ended.
 
     A server may take its own lease again: it keeps count of what it works on by itself.
     """
-    row = await get_case(connection, case_id)
-    taken = await connection.execute(
-        update(cases)
-        .where(
-            cases.c.id == case_id,
-            cases.c.status.not_in(FINAL),
-            or_(
-                cases.c.lease_owner.is_(None),
-                cases.c.lease_owner == owner,
-                cases.c.lease_until < now,
-            ),
-        )
-        .values(lease_owner=owner, lease_until=now + timedelta(seconds=lease_s))
+    row = get_case(connection, case_id)
+    until = now + timedelta(seconds=lease_s)
+    taken = connection.execute(
+        CLAIM, {"case_id": case_id, "owner": owner, "now": now, "until": until}
     )
     return row if taken.rowcount else None
 
 
-async def update_case(connection: AsyncConnection, case_id: str, values: Mapping[str, Any]) -> None:
-    """Change columns of a case."""
-    await connection.execute(update(cases).where(cases.c.id == case_id).values(**values))
+def update_case(connection: Connection, case_id: str, values: Mapping[str, Any]) -> None:
+    """Change columns of a case; its version goes up by one."""
+    changed = {name: bindparam(f"new_{name}", type_=cases.c[name].type) for name in values}
+    given = {f"new_{name}": value for name, value in values.items()}
+    statement = UPDATE_CASE.values(version=cases.c.version + 1, **changed)
+    connection.execute(statement, {"case_id": case_id, **given})
 
 
-async def release_all(connection: AsyncConnection) -> None:
+def release_all(connection: Connection) -> None:
     """Drop every lease: for a server that alone holds the state folder."""
-    await connection.execute(update(cases).values(lease_owner=None, lease_until=None))
+    connection.execute(update(cases).values(lease_owner=None, lease_until=None))
 
 
-async def unfinished(connection: AsyncConnection) -> list[str]:
+def unfinished(connection: Connection) -> list[str]:
     """Cases to take up again after a restart, oldest first.
 
-    Those under way, and those whose decision was taken but not carried out yet.
+    An action puts its case among them in the transaction that writes it down.
     """
-    decided = select(decisions.c.case_id)
-    rows = await connection.execute(
-        select(cases.c.id)
-        .where(
-            or_(
-                cases.c.status.in_(OPEN),
-                cases.c.id.in_(decided) & cases.c.status.not_in(FINAL),
-            )
-        )
-        .order_by(cases.c.created_at)
+    rows = connection.execute(
+        select(cases.c.id).where(cases.c.status.in_(OPEN)).order_by(cases.c.created_at)
     )
     return list(rows.scalars())
 
 
-async def due(connection: AsyncConnection, now: datetime) -> list[str]:
+def due(connection: Connection, now: datetime) -> list[str]:
     """Deferred cases whose hour has come."""
-    rows = await connection.execute(
+    rows = connection.execute(
         select(cases.c.id)
         .where(cases.c.status == DEFERRED, cases.c.wake_at <= now)
         .order_by(cases.c.wake_at)
@@ -197,7 +196,7 @@ async def due(connection: AsyncConnection, now: datetime) -> list[str]:
     return list(rows.scalars())
 
 
-async def counts(connection: AsyncConnection) -> dict[str, int]:
+def counts(connection: Connection) -> dict[str, int]:
     """Number of cases by status."""
-    rows = await connection.execute(select(cases.c.status, func.count()).group_by(cases.c.status))
+    rows = connection.execute(select(cases.c.status, func.count()).group_by(cases.c.status))
     return {row[0]: int(row[1]) for row in rows}

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Connection, func, select
 from sqlalchemy import case as when
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent.workflow.state import Charge
 from api.store.database import Database
@@ -33,26 +32,26 @@ def charge_row(case_id: str, charge: Charge) -> dict[str, Any]:
     }
 
 
-async def insert_charges(
-    database: Database, connection: AsyncConnection, case_id: str, charges: Sequence[Charge]
+def insert_charges(
+    database: Database, connection: Connection, case_id: str, charges: Sequence[Charge]
 ) -> None:
     """Write charges; a stage that was charged before is left as it is."""
     rows = [charge_row(case_id, charge) for charge in charges]
-    await database.insert_new(connection, ledger, rows)
+    database.insert_new(connection, ledger, rows)
 
 
-async def charges_since(connection: AsyncConnection, since: datetime | None) -> Sequence[Any]:
+def charges_since(connection: Connection, since: datetime | None) -> Sequence[Any]:
     """Case, session, stage, time and g CO2e of what was charged since then, or ever."""
     query = select(
         ledger.c.case_id, cases.c.session, ledger.c.stage, ledger.c.time, ledger.c.g_co2e
     ).outerjoin_from(ledger, cases, ledger.c.case_id == cases.c.id)
     if since is not None:
         query = query.where(ledger.c.time >= since)
-    return (await connection.execute(query)).all()
+    return (connection.execute(query)).all()
 
 
-async def entries(
-    connection: AsyncConnection, *, since: datetime | None, until: datetime | None
+def entries(
+    connection: Connection, *, since: datetime | None, until: datetime | None
 ) -> list[LedgerEntry]:
     """Every charge as an entry of the carbon account, with the case's policy, unit and session."""
     query = (
@@ -64,7 +63,7 @@ async def entries(
         query = query.where(ledger.c.time >= since)
     if until is not None:
         query = query.where(ledger.c.time < until)
-    return [_entry(row) for row in (await connection.execute(query)).all()]
+    return [_entry(row) for row in (connection.execute(query)).all()]
 
 
 def _entry(row: Any) -> LedgerEntry:
@@ -86,8 +85,8 @@ def _entry(row: Any) -> LedgerEntry:
     )
 
 
-async def totals(
-    connection: AsyncConnection, *, by: str, since: datetime | None, case_id: str | None
+def totals(
+    connection: Connection, *, by: str, since: datetime | None, case_id: str | None
 ) -> list[dict[str, Any]]:
     """Energy and emissions summed by ``stage`` or ``case``, apart for measured and modelled.
 
@@ -107,5 +106,5 @@ async def totals(
         query = query.where(ledger.c.time >= since)
     if case_id is not None:
         query = query.where(ledger.c.case_id == case_id)
-    rows = await connection.execute(query.order_by(key, ledger.c.energy_basis))
+    rows = connection.execute(query.order_by(key, ledger.c.energy_basis))
     return [dict(row) for row in rows.mappings()]
