@@ -32,7 +32,7 @@ from api.metrics import Metrics
 from api.middleware import BodyLimit, Timing
 from api.problems import Problem, install
 from api.reviews import Reviews
-from api.routes import account, actions, carbon, cases, server
+from api.routes import account, actions, carbon, cases, server, web
 from api.settings import Settings, read_settings
 from api.spend import Spend
 from api.store.database import Database
@@ -118,6 +118,7 @@ def create_app(
     app.include_router(carbon.router)
     app.include_router(account.router)
     app.include_router(server.router)
+    app.include_router(web.router)
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(Timing, metrics=metrics)
     _describe_problems(app)

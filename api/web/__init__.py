@@ -1,0 +1,1 @@
+"""The reviewer's page: rendered on the server, with little script and no network of its own."""
