@@ -212,37 +212,46 @@ class ObservationLayout:
         Raises:
             LayoutError: if a field is missing, unknown, not finite, or of the wrong shape.
         """
-        arrays = self._by_field(values)
-        batch = max((a.size for a in arrays.values()), default=1)
-        raw = np.empty((batch, self.size), dtype=np.float64)
-        for name, array in arrays.items():
-            if array.size not in (1, batch):
-                raise LayoutError(f"{name} has {array.size} values; expected 1 or {batch}.")
-            raw[:, self._positions[name]] = array
+        placed = [self._placed(name, value) for name, value in values.items()]
+        batch = max((len(array) for _, _, array in placed), default=1)
+        raw = np.full((batch, self.size), np.nan)
+        for name, at, array in placed:
+            if len(array) not in (1, batch):
+                raise LayoutError(f"{name} has {len(array)} values; expected 1 or {batch}.")
+            raw[:, at] = array
         if not np.isfinite(raw).all():
-            row, column = np.argwhere(~np.isfinite(raw))[0]
-            raise LayoutError(f"{self.names[column]} is {raw[row, column]} in row {row}: an "
-                              "observation holds finite numbers only.")  # fmt: skip
+            self._complain(values, raw)
         return self.scale(raw)
 
-    def _by_field(self, values: Mapping[str, Value]) -> dict[str, np.ndarray]:
-        arrays: dict[str, np.ndarray] = {}
-        for name, value in values.items():
-            array = np.asarray(value, dtype=np.float64)
-            if name not in GROUPS:
-                self.index(name)
-                arrays[name] = array.reshape(-1)
-                continue
-            members = self.names[self.group(name)]
-            if array.ndim not in (1, 2) or array.shape[-1] != len(members):
-                raise LayoutError(
-                    f"Group {name!r} has shape {array.shape}; its last axis must be {len(members)}."
-                )
-            arrays.update({member: array[..., i].reshape(-1) for i, member in enumerate(members)})
-        missing = [name for name in self.names if name not in arrays]
+    def _placed(self, name: str, value: Value) -> tuple[str, slice, np.ndarray]:
+        """Where a field or group goes, and its values, one row a case."""
+        array = np.asarray(value, dtype=np.float64)
+        if name not in GROUPS:
+            at = self.index(name)
+            return name, slice(at, at + 1), array.reshape(-1, 1)
+        at_group = self._groups[name]
+        width = at_group.stop - at_group.start
+        if array.ndim not in (1, 2) or array.shape[-1] != width:
+            raise LayoutError(
+                f"Group {name!r} has shape {array.shape}; its last axis must be {width}."
+            )
+        return name, at_group, array.reshape(-1, width)
+
+    def _complain(
+        self, values: Mapping[str, Value], raw: Float64[np.ndarray, "batch fields"]
+    ) -> None:
+        """Say which field is missing or not finite."""
+        given = {m for name in values if name in GROUPS for m in self.names[self._groups[name]]}
+        missing = [name for name in self.names if name not in values and name not in given]
         if missing:
             raise LayoutError(f"The observation lacks {len(missing)} fields: {missing[:5]} ...")
-        return arrays
+        row, column = np.argwhere(~np.isfinite(raw))[0]
+        raise LayoutError(f"{self.names[column]} is {raw[row, column]} in row {row}: an "
+                          "observation holds finite numbers only.")  # fmt: skip
+
+    @cached_property
+    def _groups(self) -> dict[str, slice]:
+        return {name: self.group(name) for name in GROUPS}
 
     def scale(self, raw: Float[np.ndarray, "batch fields"]) -> Float32[np.ndarray, "batch fields"]:
         """Scaled float32 vectors from physical values that are already in order."""

@@ -30,18 +30,20 @@ class DayBudget:
             )
         self.g_co2e_per_day = g_co2e_per_day
         self.cases_per_day = cases_per_day
-        self._spent: dict[date, dict[tuple[str, str], float]] = {}
+        self._days: dict[date, _Day] = {}
 
     def charge(self, case: str, stage: str, at: datetime, g_co2e: float | None) -> None:
         """Count one stage of one case; the same again changes nothing (None counts as unknown)."""
-        day = at.astimezone(UTC).date()
-        for old in [d for d in self._spent if d < day - timedelta(days=KEEP_DAYS)]:
-            del self._spent[old]
-        self._spent.setdefault(day, {}).setdefault((case, stage), g_co2e or 0.0)
+        date_ = at.astimezone(UTC).date()
+        day = self._days.get(date_)
+        if day is None:
+            kept = {d: day for d, day in self._days.items() if d >= date_ - timedelta(KEEP_DAYS)}
+            self._days = kept | {date_: (day := _Day())}
+        day.count(case, stage, g_co2e or 0.0)
 
     def spent_g_co2e(self, at: datetime) -> float:
         """Spent since midnight UTC, g CO2e."""
-        return sum(self._spent.get(at.astimezone(UTC).date(), {}).values(), 0.0)
+        return self._day(at).g_co2e
 
     def left_g_co2e(self, at: datetime) -> float:
         """Left until midnight UTC, g CO2e; negative when overspent."""
@@ -53,5 +55,23 @@ class DayBudget:
 
     def cases_left(self, at: datetime) -> int:
         """Cases that today's budget still has to serve, the present one included."""
-        begun = {case for case, _ in self._spent.get(at.astimezone(UTC).date(), {})}
-        return max(self.cases_per_day - len(begun) + 1, 1)
+        return max(self.cases_per_day - len(self._day(at).cases) + 1, 1)
+
+    def _day(self, at: datetime) -> _Day:
+        return self._days.get(at.astimezone(UTC).date()) or _Day()
+
+
+class _Day:
+    """What one day has seen; sums run along, so that asking costs the same all day."""
+
+    def __init__(self) -> None:
+        self.g_co2e = 0.0
+        self.cases: set[str] = set()
+        self._counted: set[tuple[str, str]] = set()
+
+    def count(self, case: str, stage: str, g_co2e: float) -> None:
+        if (case, stage) in self._counted:
+            return
+        self._counted.add((case, stage))
+        self.cases.add(case)
+        self.g_co2e += g_co2e

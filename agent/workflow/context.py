@@ -11,12 +11,14 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from agent.workflow.budget import DayBudget
+from agent.workflow.grid import GridWatch
 from agent.workflow.limits import Asked, SpendLimits
 from agent.workflow.policybook import PolicyBook
 from agent.workflow.protocols import Monitor, Student
@@ -27,8 +29,6 @@ from envs.catalogue import DEFER, FINALISE, ActionCatalogue
 from envs.config import LEADS_H, SessionConfig
 from envs.gain import GainModel
 from envs.observation import ObservationLayout
-
-FORECAST_HOURS = LEADS_H[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,16 @@ class ReviewServices:
     prepared: Callable[[str], Awaitable[Any]]
     clock: Callable[[], datetime]
     limits: SpendLimits = field(default_factory=SpendLimits)
+
+    @cached_property
+    def source_of(self) -> Mapping[str, str]:
+        """The modality that each transfer starts from."""
+        return {transfer.name: transfer.source for transfer in self.sets.transfers}
+
+    @cached_property
+    def grid(self) -> GridWatch:
+        """The grid, read at most once a minute."""
+        return GridWatch(self.monitor, self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +159,7 @@ def transfer_energy_kwh(
     services: ReviewServices, name: str, processed: list[str]
 ) -> tuple[float, float]:
     """Energy of a transfer now: the source's pipeline if it has not run yet, and the bridge."""
-    source = next(t.source for t in services.sets.transfers if t.name == name)
+    source = services.source_of[name]
     pipeline = 0.0 if source in processed else services.energy.pipeline_kwh[source]
     return pipeline, services.energy.transfer_kwh[name]
 
@@ -245,10 +255,10 @@ def _case_values(
         "entropy": _entropy_bit(view.probability),
         "disagreement": view.disagreement,
         "logit": view.logit,
-        "present": [float(m in state["present"]) for m in modalities],
-        "quality": [state["quality"].get(m, 0.0) for m in modalities],
-        "processed": [float(m in view.processed or m == BASE_MODALITY) for m in modalities],
-        "run": [float(n in state["transfers_run"]) for n in services.layout.transfers],
+        "present": np.array([m in state["present"] for m in modalities]),
+        "quality": np.array([state["quality"].get(m, 0.0) for m in modalities]),
+        "processed": np.array([m in view.processed or m == BASE_MODALITY for m in modalities]),
+        "run": np.array([n in state["transfers_run"] for n in services.layout.transfers]),
         "urgency": state.get("urgency", 0.0),
         "slack_h": slack_h(services, state, at),
         "deferred": float(state.get("deferred", False)),
@@ -257,7 +267,7 @@ def _case_values(
 
 def _grid_values(carbon: CarbonView) -> dict[str, float]:
     """Intensity now and ahead; where the forecast ends sooner, its last value, else now."""
-    ahead = carbon.forecast_g_per_kwh or [carbon.now.g_per_kwh]
+    ahead = carbon.forecast_g_per_kwh or (carbon.now.g_per_kwh,)
     leads = {f"intensity_lead_{h}h": ahead[min(h, len(ahead)) - 1] for h in LEADS_H}
     return {
         "intensity_now": carbon.now.g_per_kwh,

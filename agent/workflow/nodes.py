@@ -6,7 +6,6 @@ whoever runs the graph stores them, keyed so that a node run twice after a crash
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +15,6 @@ from langgraph.types import interrupt
 
 from agent.policies.protocol import Policy
 from agent.workflow.context import (
-    FORECAST_HOURS,
     ReviewServices,
     asked_of,
     situation,
@@ -25,7 +23,6 @@ from agent.workflow.context import (
 from agent.workflow.errors import WorkflowError
 from agent.workflow.explain import explain_case
 from agent.workflow.limits import under_limits
-from agent.workflow.protocols import GridReading
 from agent.workflow.state import (
     AssessmentRecord,
     AssessOutput,
@@ -51,7 +48,6 @@ from agent.workflow.state import (
     Waited,
     WaitOutput,
 )
-from carbon.errors import IntensityError
 from carbon.meter import EnergyReading, energy_window
 from envs.catalogue import DEFER
 
@@ -94,55 +90,9 @@ async def intake(services: ReviewServices, state: CaseState) -> IntakeOutput:
     )
 
 
-def _reading(reading: GridReading) -> Reading:
-    return Reading(
-        g_per_kwh=float(reading.g_per_kwh),
-        zone=reading.zone,
-        time=reading.time,
-        basis=reading.basis,
-        provider=reading.provider,
-        kind=reading.kind,
-        age_s=float(reading.age_s),
-        uncertainty_g_per_kwh=reading.uncertainty_g_per_kwh,
-        note=reading.note,
-    )
-
-
-def _look(services: ReviewServices) -> CarbonView:
-    """Read the grid; without a forecast the view says so and deferral stays closed."""
-    now = _reading(services.monitor.now())
-    assumed = services.config.forecast_sd(float(FORECAST_HOURS))
-    try:
-        ahead = [_reading(r) for r in services.monitor.forecast(FORECAST_HOURS)]
-    except IntensityError as error:
-        return CarbonView(
-            now=now,
-            forecast_note=f"no forecast: {error}",
-            relative_uncertainty=assumed,
-            uncertainty_note="assumed as in training",
-        )
-    relative, note = assumed, "assumed as in training"
-    if ahead and ahead[-1].uncertainty_g_per_kwh is not None and ahead[-1].g_per_kwh > 0:
-        relative = ahead[-1].uncertainty_g_per_kwh / ahead[-1].g_per_kwh
-        note = f"given by {ahead[-1].provider}"
-    return CarbonView(
-        now=now,
-        forecast_from=ahead[0].time if ahead else None,
-        forecast_g_per_kwh=[r.g_per_kwh for r in ahead],
-        forecast_se_g_per_kwh=[r.uncertainty_g_per_kwh for r in ahead],
-        forecast_methods=list(
-            dict.fromkeys(f"{r.provider}: {r.note}" if r.note else r.provider for r in ahead)
-        ),
-        forecast_note=f"{ahead[0].provider}, {ahead[0].kind}" if ahead else "no forecast",
-        relative_uncertainty=relative,
-        uncertainty_note=note,
-    )
-
-
 async def sense_carbon(services: ReviewServices, state: CaseState) -> SenseOutput:
-    """Read the grid now and ahead (in a thread: a provider may have to be asked)."""
-    carbon = await asyncio.to_thread(_look, services)
-    data = carbon.model_dump(mode="json")
+    """Read the grid now and ahead."""
+    carbon, data = await services.grid.look(services.clock)
     event = _event(state, "carbon", services.clock(), data)
     waits = state["waits"]
     if not waits or waits[-1].get("met_g_per_kwh") is not None:
@@ -181,10 +131,10 @@ async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     services.budget.charge(state["case"], stage, at, charge.g_co2e)
     services.limits.charge(state["case"], stage, at, charge.g_co2e, session=state.get("session"))
     data = {
-        **view.model_dump(mode="json"),
+        **dict(view),
         "probability_before": before,
         "transfers_run": state["transfers_run"],
-        "charge": charge.model_dump(mode="json"),
+        "charge": charge,
     }
     return AssessOutput(
         assessment=view,
@@ -231,9 +181,9 @@ async def decide(services: ReviewServices, state: CaseState) -> DecideOutput:
     _reserve(services, state, ruling.options[ruling.action], at)
     plan = (ruling.plan or seen.plan) if choice.action == DEFER else None
     data = {
-        **choice.model_dump(mode="json"),
+        **dict(choice),
         "policy_fallback": state.get("policy_fallback"),
-        "options": [option.model_dump(mode="json") for option in ruling.options],
+        "options": list(ruling.options),
         "budget_left_g_co2e": services.budget.left_g_co2e(at),
         "price_g_co2e_per_auc": services.config.g_per_auc,
         "limits": ruling.statuses,
@@ -296,7 +246,7 @@ async def transfer(services: ReviewServices, state: CaseState) -> TransferOutput
     services.limits.charge(
         state["case"], charge.stage, at, charge.g_co2e, session=state.get("session")
     )
-    data = {"transfer": name, "charge": charge.model_dump(mode="json")}
+    data = {"transfer": name, "charge": charge}
     return TransferOutput(
         transfers_run=[*state["transfers_run"], name],
         charges=[charge],
@@ -307,7 +257,7 @@ async def transfer(services: ReviewServices, state: CaseState) -> TransferOutput
 async def defer(services: ReviewServices, state: CaseState) -> DeferOutput:
     """Use the case's one deferral and make the plan known."""
     plan = Plan.model_validate(state["plan"])
-    event = _event(state, "deferral", services.clock(), plan.model_dump(mode="json"))
+    event = _event(state, "deferral", services.clock(), dict(plan))
     waits = [*map(Waited.model_validate, state["waits"]), Waited(plan=plan)]
     return DeferOutput(deferred=True, waits=waits, events=[event])
 
@@ -328,10 +278,8 @@ async def wait(services: ReviewServices, state: CaseState) -> WaitOutput:
 async def explain(services: ReviewServices, state: CaseState) -> ExplainOutput:
     """Put together what the clinician reads."""
     explanation = explain_case(state, services.layout.modalities)
-    data = explanation.model_dump(mode="json")
-    return ExplainOutput(
-        explanation=explanation, events=[_event(state, "explanation", services.clock(), data)]
-    )
+    event = _event(state, "explanation", services.clock(), dict(explanation))
+    return ExplainOutput(explanation=explanation, events=[event])
 
 
 async def clinician(services: ReviewServices, state: CaseState) -> ClinicianOutput:
@@ -339,7 +287,7 @@ async def clinician(services: ReviewServices, state: CaseState) -> ClinicianOutp
     # Nothing may come before the interrupt: a resumed node starts again from its top.
     answer = interrupt({"kind": CLINICIAN})
     decision = Decision.model_validate(answer)
-    event = _event(state, "decision", services.clock(), decision.model_dump(mode="json"))
+    event = _event(state, "decision", services.clock(), dict(decision))
     return ClinicianOutput(decision=decision, events=[event])
 
 
@@ -352,5 +300,5 @@ async def record(services: ReviewServices, state: CaseState) -> RecordOutput:
         suggested = state["explanation"]["suggestion"]
         result = decision.result if decision.action == "override" else suggested
         outcome = Outcome(status="recorded", result=result, decision=decision)
-    event = _event(state, "record", services.clock(), outcome.model_dump(mode="json"))
+    event = _event(state, "record", services.clock(), dict(outcome))
     return RecordOutput(outcome=outcome, events=[event])

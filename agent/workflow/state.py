@@ -66,9 +66,9 @@ class CarbonView(Record):
 
     now: Reading
     forecast_from: datetime | None = None
-    forecast_g_per_kwh: list[float] = []
-    forecast_se_g_per_kwh: list[float | None] = []
-    forecast_methods: list[str] = []
+    forecast_g_per_kwh: tuple[float, ...] = ()
+    forecast_se_g_per_kwh: tuple[float | None, ...] = ()
+    forecast_methods: tuple[str, ...] = ()
     forecast_note: str = ""
     relative_uncertainty: float = Field(ge=0)
     uncertainty_note: str = ""
@@ -246,6 +246,7 @@ class Decision(Record):
     comment: str = ""
     reviewer: str
     decided_at: datetime
+    round: int = 0
 
 
 class Outcome(Record):

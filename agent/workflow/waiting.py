@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import repeat
+from types import MappingProxyType
 from typing import cast
 
 from agent.workflow.state import CarbonView, Figure, Plan, Reading
@@ -98,9 +101,14 @@ def _worth_most(
 
 def _readings(carbon: CarbonView, at: datetime) -> tuple[IntensityReading, ...]:
     """The running clock hour, then each one after it for as long as the forecast has no gap."""
-    ahead: Mapping[datetime, IntensityReading] = {
-        reading.time: reading for reading in _ahead(carbon)
-    }
+    ahead: Mapping[datetime, IntensityReading] = {}
+    if carbon.forecast_from is not None:
+        ahead = _ahead(
+            floor_hour(carbon.forecast_from),
+            carbon.forecast_g_per_kwh,
+            carbon.forecast_se_g_per_kwh,
+            (carbon.now.zone, carbon.now.basis, carbon.forecast_note or carbon.now.provider),
+        )
     hour = floor_hour(at)
     # The grid may have been read in an earlier hour than the one that is planned in.
     known = [ahead.get(hour) or _as_read(carbon.now)]
@@ -109,24 +117,29 @@ def _readings(carbon: CarbonView, at: datetime) -> tuple[IntensityReading, ...]:
     return tuple(known)
 
 
-def _ahead(carbon: CarbonView) -> tuple[IntensityReading, ...]:
-    if carbon.forecast_from is None:
-        return ()
-    first = floor_hour(carbon.forecast_from)
-    errors = carbon.forecast_se_g_per_kwh or [None] * len(carbon.forecast_g_per_kwh)
-    return tuple(
+@lru_cache(maxsize=8)
+def _ahead(
+    first: datetime,
+    values: tuple[float, ...],
+    errors: tuple[float | None, ...],
+    source: tuple[str, str, str],
+) -> Mapping[datetime, IntensityReading]:
+    """The forecast by its hours; remembered, because a board's cases are told the same one."""
+    zone, basis, provider = source
+    readings = (
         IntensityReading(
             g_per_kwh=value,
-            zone=carbon.now.zone,
+            zone=zone,
             time=first + lead * HOUR,
-            basis=cast(Basis, carbon.now.basis),
-            provider=carbon.forecast_note or carbon.now.provider,
+            basis=cast(Basis, basis),
+            provider=provider,
             kind="forecast",
             age_s=0.0,
             uncertainty_g_per_kwh=error,
         )
-        for lead, (value, error) in enumerate(zip(carbon.forecast_g_per_kwh, errors))
+        for lead, (value, error) in enumerate(zip(values, errors or repeat(None)))
     )
+    return MappingProxyType({reading.time: reading for reading in readings})
 
 
 def _as_read(now: Reading) -> IntensityReading:
@@ -156,7 +169,7 @@ def _record(
     saved = Figure.model_validate(figures["saved_g_co2e"])
     then = readings[int((start - floor_hour(at)) / HOUR)]
     assumed = "" if chosen.pipeline_h else " (duration not declared: one visit assumed)"
-    forecast = carbon.forecast_methods or [carbon.forecast_note]
+    forecast = list(carbon.forecast_methods) or [carbon.forecast_note]
     why = (
         f"Of the starts up to {latest:%Y-%m-%d %H:%M} UTC that leave {job.duration_h:.3g} h for "
         f"{chosen.name}{assumed}, the one at {start:%Y-%m-%d %H:%M} UTC is foreseen to emit least: "
