@@ -1,4 +1,8 @@
-"""What routes are given: the server's parts, and the caller."""
+"""What routes are given: the server's parts, and the caller.
+
+All of these are coroutines though none of them waits: plain functions would each be run in a
+thread, at several times their cost.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,9 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from agent.workflow.kit import ReviewKit
 from api.auth import KeyRing, Principal, Role
+from api.cds.desk import Desk
 from api.hub import Hub
+from api.jobs import Jobs
 from api.kits import Kits
 from api.metrics import Metrics
 from api.problems import ProblemError
@@ -39,12 +45,14 @@ class Server:
     kits: Kits
     database: Database
     reviews: Reviews
+    jobs: Jobs
     workers: Workers
     hub: Hub
     metrics: Metrics
     keys: KeyRing
     cohort: Cohort | None
     clock: Callable[[], datetime]
+    cds: Desk
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
     web: Web = field(default_factory=Web)
 
@@ -54,7 +62,7 @@ class Server:
         return self.kits.active.kit
 
 
-def server_of(request: Request) -> Server:
+async def server_of(request: Request) -> Server:
     """The server's parts.
 
     Raises:
@@ -66,7 +74,7 @@ def server_of(request: Request) -> Server:
     return server
 
 
-def caller_of(
+async def caller_of(
     request: Request,
     server: Annotated[Server, Depends(server_of)],
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
@@ -98,12 +106,12 @@ def _require(caller: Principal, role: Role) -> Principal:
     return caller
 
 
-def viewer(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
+async def viewer(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
     """A caller who may look."""
     return _require(caller, "viewer")
 
 
-def reviewer(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
+async def reviewer(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
     """A caller who may post cases and decide.
 
     Raises:
@@ -112,7 +120,7 @@ def reviewer(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
     return _require(caller, "reviewer")
 
 
-def admin(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
+async def admin(caller: Annotated[Principal, Depends(caller_of)]) -> Principal:
     """A caller who may see the audit log.
 
     Raises:

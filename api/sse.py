@@ -7,35 +7,94 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sse_starlette import ServerSentEvent
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from api.deps import Server
 from api.store import cases as store
 
 POLL_S = 5.0
 """The store is looked at this often at least, should another server work on the case."""
+PING = b": still here\r\n\r\n"
+
+
+class EventStream(Response):
+    """Server-sent events: one task that sends, one that notices when the reader has left."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        """Stream ``chunks``; nothing is kept on the way."""
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the chunks end or the reader leaves."""
+        sending = asyncio.create_task(self._send_all(send))
+        leaving = asyncio.create_task(_left(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            raise error
+
+    async def _send_all(self, send: Send) -> None:
+        body = "http.response.body"
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        async for chunk in self._chunks:
+            await send({"type": body, "body": chunk, "more_body": True})
+        await send({"type": body, "body": b"", "more_body": False})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def sse_event(event: str, data: Any, *, number: int | None = None) -> bytes:
+    """One event as it goes over the wire."""
+    head = b"" if number is None else b"id: %d\r\n" % number
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return head + f"event: {event}\r\ndata: {text}\r\n\r\n".encode()
 
 
 async def follow_case(
     server: Server, case_id: str, *, after: int, follow: bool
-) -> AsyncIterator[ServerSentEvent]:
-    """Yield steps above ``after``; a ``status`` event whenever the case comes to rest."""
-    told = ""
+) -> AsyncIterator[bytes]:
+    """Yield steps above ``after``; a ``status`` event whenever the case comes to rest.
+
+    A comment is sent whenever nothing else was for a while, so that proxies and readers know that
+    the stream lives.
+    """
+    told, quiet_s = "", 0.0
+    pause_s = min(POLL_S, server.settings.ping_s)
     from_store = False
     while True:
         # Taken before looking: a change while looking is then never slept through.
         bell = server.hub.listen(case_id)
         steps, status = await look(server, case_id, after, from_store=from_store)
-        for step in steps:
-            after = step["seq"]
-            yield ServerSentEvent(id=str(after), event=step["kind"], data=_json(step))
+        chunk = [sse_event(step["kind"], step, number=step["seq"]) for step in steps]
+        if steps:
+            # After new steps the same rest is news.
+            after, told = steps[-1]["seq"], ""
         resting = status not in store.OPEN
         if resting and status != told:
             told = status
-            yield ServerSentEvent(event="status", data=_json({"status": status}))
+            chunk.append(sse_event("status", {"status": status}))
+        if not chunk and quiet_s >= server.settings.ping_s:
+            chunk.append(PING)
+        if chunk:
+            quiet_s = 0.0
+            yield b"".join(chunk)
         if not follow or status in store.FINAL:
             return
-        from_store = not await _rung(bell)
+        from_store = not await _rung(bell, pause_s)
+        quiet_s += pause_s if from_store else 0.0
 
 
 async def look(
@@ -57,14 +116,10 @@ async def look(
     return stored + [step for step in live.steps if step["seq"] > last], live.status or store.QUEUED
 
 
-async def _rung(bell: asyncio.Event) -> bool:
-    waiter = asyncio.create_task(bell.wait())
+async def _rung(bell: asyncio.Event, pause_s: float) -> bool:
     try:
-        await asyncio.wait({waiter}, timeout=POLL_S)
-    finally:
-        waiter.cancel()
-    return bell.is_set()
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, separators=(",", ":"), allow_nan=False)
+        async with asyncio.timeout(pause_s):
+            await bell.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -6,7 +6,6 @@ from datetime import UTC
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
-from sse_starlette import EventSourceResponse
 
 from agent.workflow.errors import WorkflowError
 from api.admission import etag
@@ -21,7 +20,7 @@ from api.schemas import (
     CaseView,
     Status,
 )
-from api.sse import follow_case, look
+from api.sse import EventStream, follow_case, look
 from api.store import actions as actions_of
 from api.store import cases as store
 from api.views import case_view, summary
@@ -151,7 +150,7 @@ async def read_case(server: Parts, caller: Viewer, case_id: str, response: Respo
 @router.get(
     "/{case_id}/events",
     summary="Follow the steps of a case (server-sent events)",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Steps, then what follows."},
         204: {"description": "The review is over and every step was seen."},
@@ -178,8 +177,4 @@ async def read_events(
         raise case_not_found()
     if status in store.FINAL and last_event_id is not None and not unseen:
         return Response(status_code=204)
-    return EventSourceResponse(
-        follow_case(server, case_id, after=after, follow=follow),
-        ping=round(server.settings.ping_s),
-        headers={"Cache-Control": "no-store"},
-    )
+    return EventStream(follow_case(server, case_id, after=after, follow=follow))
