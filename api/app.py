@@ -21,18 +21,22 @@ from agent.workflow.opening import open_kit
 from api import state_lock
 from api.auth import KeyRing
 from api.bundle_folders import bundle_folders, bundle_to_open
+from api.cds.cors import CdsCors
+from api.cds.desk import open_desk
 from api.deps import Server
 from api.errors import SettingsError
 from api.examples import case_examples
 from api.grid import grid_of
 from api.hub import Hub
 from api.inputs import CaseInputs
+from api.job_plans import Sources
+from api.jobs import JobLimits, Jobs
 from api.kits import Kits, Loaded
 from api.metrics import Metrics
 from api.middleware import BodyLimit, Timing
 from api.problems import Problem, install
 from api.reviews import Reviews
-from api.routes import account, actions, carbon, cases, server, web
+from api.routes import account, actions, carbon, cases, cds, jobs, server, web
 from api.settings import Settings, read_settings
 from api.spend import Spend
 from api.store.database import Database
@@ -115,12 +119,15 @@ def create_app(
     install(app)
     app.include_router(cases.router)
     app.include_router(actions.router)
+    app.include_router(jobs.router)
     app.include_router(carbon.router)
     app.include_router(account.router)
     app.include_router(server.router)
+    app.include_router(cds.router)
     app.include_router(web.router)
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(Timing, metrics=metrics)
+    app.add_middleware(CdsCors, local=chosen.cds_open)
     _describe_problems(app)
     return app
 
@@ -138,6 +145,7 @@ async def _start(
     kit = load(settings)
     cohort = read_cohort(settings.cohort) if settings.cohort is not None else None
     stack.enter_context(state_lock.hold(settings.state))
+    desk = open_desk(settings)
     metrics.watch_grid(kit.monitor.now, clock)
     database = Database(settings.store_url)
     stack.push_async_callback(database.close)
@@ -173,6 +181,16 @@ async def _start(
     )
     await workers.start(alone=database.is_sqlite)
     stack.push_async_callback(workers.stop)
+    background = Jobs(
+        sources=Sources(database=database, kits=kits, settings=settings),
+        folder=settings.state / "jobs",
+        limits=JobLimits(
+            queue=settings.jobs_queue, seconds=settings.job_limit_s, kept=settings.jobs_kept
+        ),
+        clock=clock,
+    )
+    await background.start()
+    stack.push_async_callback(background.stop)
     return Server(
         settings=settings,
         kits=kits,
@@ -180,12 +198,14 @@ async def _start(
         reviews=Reviews(
             database=database, kits=kits, workers=workers, metrics=metrics, clock=clock
         ),
+        jobs=background,
         workers=workers,
         hub=hub,
         metrics=metrics,
         keys=KeyRing(settings.keys),
         cohort=cohort,
         clock=clock,
+        cds=desk,
     )
 
 

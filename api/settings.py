@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -73,6 +74,18 @@ def known_timezone(name: str) -> str:
     return name
 
 
+def own_address(address: str | None) -> str | None:
+    """An absolute address without anything after the path, and without a slash at its end."""
+    if address is None:
+        return None
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise ValueError("write an address such as https://greenboard.example.org")
+    if parts.query or parts.fragment:
+        raise ValueError("write an address without '?' and '#'")
+    return address.rstrip("/")
+
+
 class Settings(BaseModel):
     """Everything that the server can be told.
 
@@ -105,11 +118,18 @@ class Settings(BaseModel):
         wake_poll_s: how often deferred cases are looked at.
         lease_s: how long a case belongs to one worker before another may take it over.
         ping_s: pause between signs of life on an event stream.
+        public_url: this server's address as browsers and other systems reach it, for links and
+            for the audience of CDS clients' tokens.
+        cds_trust: TOML file of the CDS clients that are trusted; see :mod:`api.cds.trust`.
+        cds_open: answer every CDS client, for tries on this machine only.
         bundles: folder of bundles that may be activated beside the one that is served.
         shadow: policies that decide silently beside the acting one, commas between.
         second_review_above: entropy of the probability, bits, above which two reviewers have to
             agree; nobody has to by default.
         require_if_match: refuse clinicians' actions that do not say which version they saw.
+        jobs_queue: background jobs that may wait before new ones are refused.
+        job_limit_s: how long one may take.
+        jobs_kept: jobs whose files are kept; those of older ones are removed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -141,10 +161,16 @@ class Settings(BaseModel):
     wake_poll_s: float = Field(default=1.0, gt=0)
     lease_s: float = Field(default=60.0, gt=0)
     ping_s: float = Field(default=15.0, gt=0)
+    public_url: Annotated[str | None, AfterValidator(own_address)] = None
+    cds_trust: Path | None = None
+    cds_open: bool = False
     bundles: Path | None = None
     shadow: Annotated[tuple[str, ...], BeforeValidator(split_names)] = ()
     second_review_above: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     require_if_match: bool = False
+    jobs_queue: int = Field(default=8, ge=1, le=1000)
+    job_limit_s: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
+    jobs_kept: int = Field(default=50, ge=1)
 
     @property
     def budgets(self) -> tuple[Budget, ...]:

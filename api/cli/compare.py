@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from api.cli.progress import Lines
+
 if TYPE_CHECKING:
     from agent.compare import Companions
     from agent.report.model import ComparisonReport
@@ -93,6 +95,7 @@ def compare(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same report.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    progress_lines: Lines = False,
 ) -> None:
     """Compare policies on held-out patients and hours; write OUT/report.html and OUT/report.json.
 
@@ -135,7 +138,7 @@ def compare(
     companions = _companions(source, cohort, other_trace, robustness=robustness)
     more = _words(env, preset, budget, cohort, other_trace)
     done: dict[str, int] = {}
-    with stage_bar("compare") as show:
+    with stage_bar("compare", lines=progress_lines) as show:
 
         def progress(stage: str, n: int, total: int) -> None:
             done[stage] = done.get(stage, 0) + n
