@@ -47,6 +47,20 @@ def unusual_numbers(
     return np.asarray(outside & fitted.reads_numbers)
 
 
+def outside_range(raw: RawTable, fitted: TablePreprocessor) -> tuple[int, int] | None:
+    """How many of one case's numbers lie outside their training range, of how many known ones.
+
+    Without any margin: a few always do. None where the ranges or the numbers are not known.
+    """
+    known = np.isfinite(raw.numbers[0]) & fitted.reads_numbers
+    count = int(known.sum())
+    if not fitted.spans_known or count == 0:
+        return None
+    low, high = fitted.spans.T
+    outside = (raw.numbers[0] < low) | (raw.numbers[0] > high)
+    return int((outside & known).sum()), count
+
+
 def unusual_words(raw: RawTable, fitted: TablePreprocessor) -> Bool[np.ndarray, "rows texts"]:
     """Which words that the student looks at have no feature of their own."""
     out = np.zeros(raw.texts.shape, dtype=bool)

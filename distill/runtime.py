@@ -7,7 +7,7 @@ One case goes ``prepare`` -> ``assess`` for any set of transfers; many patients 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from distill.bundle import (
     sha256_of,
 )
 from distill.calibrate import Calibration, disagreement
-from distill.cautions import NO_RANGES, cautions
+from distill.cautions import NO_RANGES, cautions, outside_range
 from distill.contributions import contributions, without_each
 from distill.errors import BundleError, FeatureError
 from distill.preprocess import TablePreprocessor
@@ -52,12 +52,14 @@ class PreparedCase:
         quality: share of filled cells of each present modality, 0 to 1.
         x: preprocessed features, and a row of times where the bundle takes any.
         cautions: what is unusual about the values; names features, never a value.
+        outside: what :func:`distill.cautions.outside_range` says of each present modality.
     """
 
     present: tuple[str, ...]
     quality: Mapping[str, float]
     x: Float32[np.ndarray, "1 inputs features"]
     cautions: tuple[str, ...] = ()
+    outside: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +242,7 @@ class StudentRuntime:
         x = self._inputs(1, gap)
         quality: dict[str, float] = {}
         told: list[str] = []
+        outside: dict[str, tuple[int, int] | None] = {}
         if self.times is not None and gap is not None:
             told += self.times.cautions(gap)
         if not all(p.spans_known for p in self.preprocessors):
@@ -251,12 +254,15 @@ class StudentRuntime:
             x[0, j, : len(self.preprocessors[j].selected)] = self.preprocessors[j].transform(raw)[0]
             quality[name] = float(raw.quality()[0])
             told += cautions(name, raw, self.preprocessors[j])
+            outside |= {name: outside_range(raw, self.preprocessors[j])}
         if BASE_MODALITY not in quality:
             raise FeatureError(
                 f"The case has no {BASE_MODALITY} features; they are always needed. Send at "
                 "least one value."
             )
-        return PreparedCase(present=tuple(quality), quality=quality, x=x, cautions=tuple(told))
+        return PreparedCase(
+            present=tuple(quality), quality=quality, x=x, cautions=tuple(told), outside=outside
+        )
 
     def _gap(self, sent: Mapping[str, object]) -> Float64[np.ndarray, "1 columns"] | None:
         return None if self.times is None else self.times.row(sent)

@@ -66,3 +66,16 @@ class PeerGroup(Told):
     mean_probability: float | None = None
     share_positive: Share | None = None
     suggestion_right: Share | None = None
+
+
+class DriftRow(Told):
+    """What the watch over many cases needs of one: no value of the patient's.
+
+    ``logit`` is of the score with clinical data alone; ``outside`` has by modality the share of
+    its numbers that lie outside the training range.
+    """
+
+    present: list[str]
+    logit: float
+    outside: dict[str, float] = {}
+    flagged: bool = False

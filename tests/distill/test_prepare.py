@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from distill.cautions import MARGIN, limits
+from distill.cautions import MARGIN, limits, outside_range
 from distill.errors import FeatureError
 from distill.preprocess import BURDEN, CLIP, UNKNOWN, TablePreprocessor, _apply, fit_preprocessor
 from distill.table import RawTable, TableSchema, raw_row
@@ -127,3 +128,17 @@ def test_limits_by_column():
     np.testing.assert_array_equal(
         high, [1.0, 10 + MARGIN * 10, 4 + MARGIN * 2, 1 + MARGIN * 2, -np.inf]
     )
+
+
+def test_numbers_outside_the_training_range_are_counted():
+    table = mixed(60)
+    fitted = fit_preprocessor(table)
+    row = np.array([3])
+    assert outside_range(table.take(row), fitted) == (0, int(np.isfinite(table.numbers[3]).sum()))
+    strange = table.take(row)
+    strange.numbers[0, :3] = fitted.spans[:3, 1] + 1e-3
+    strange.numbers[0, 3:] = np.nan
+    assert outside_range(strange, fitted) == (3, 3)
+    assert outside_range(strange, replace(fitted, spans_known=False)) is None
+    strange.numbers[0, :] = np.nan
+    assert outside_range(strange, fitted) is None
