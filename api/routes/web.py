@@ -222,10 +222,11 @@ async def rows(
 async def stream(
     visited: Visitor,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=60)] = None,
+    after: Annotated[str | None, Query(max_length=60)] = None,
 ) -> Response:
-    """Which cases changed, as it happens."""
+    """Which cases changed, as it happens; ``after`` is where the page stood when it was read."""
     return EventSourceResponse(
-        changes(visited, last_event_id),
+        changes(visited, last_event_id or after),
         ping=round(visited.server.settings.ping_s),
         headers={"Cache-Control": "no-store"},
     )

@@ -47,12 +47,17 @@ class SignInNeeded(Exception):  # noqa: N818  # it is no error: it leads to the 
 
 @dataclass(frozen=True)
 class Visit:
-    """One request of somebody who is signed in."""
+    """One request of somebody who is signed in.
+
+    ``at`` is where the stream of changes stood before anything was read, so that a page misses
+    nothing between being read and listening.
+    """
 
     request: Request
     server: Server
     session: PageSession
     token: str
+    at: str
 
     @cached_property
     def now(self) -> datetime:
@@ -106,7 +111,7 @@ def visit(request: Request, server: Parts) -> Visit:
     if session is None or token is None:
         raise SignInNeeded
     request.state.caller = session.principal.name
-    return Visit(request, server, session, token)
+    return Visit(request, server, session, token, f"{server.hub.run}-{server.hub.changed}")
 
 
 def check_origin(request: Request, server: Server) -> None:

@@ -39,6 +39,7 @@ def frame(request: Request, server: Server | None, visited: Visit | None) -> dic
         "here": request.url.path,
         "back": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         "principal": session.principal if session is not None else None,
+        "at": visited.at if visited is not None else "",
         "csrf": session.csrf if session is not None else "",
         "identity": identity,
         "now": server.clock() if server is not None else None,
