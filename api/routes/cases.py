@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 
 from agent.workflow.errors import WorkflowError
 from api.admission import etag
+from api.case_query import CaseQuery
 from api.deps import IdempotencyKey, Parts, Reviewer, Server, Viewer
 from api.idempotency import Once
 from api.inputs import cohort_features, times_of
@@ -18,15 +20,31 @@ from api.schemas import (
     CasePage,
     CaseRequest,
     CaseView,
-    Status,
 )
 from api.sse import EventStream, follow_case, look
 from api.store import actions as actions_of
 from api.store import cases as store
+from api.store import search
 from api.views import case_view, summary
 
 COMMON = ("malformed-request", "unauthorized", "forbidden", "invalid-request", "internal-error")
 router = APIRouter(prefix="/v1/cases", tags=["cases"])
+WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])", re.IGNORECASE)
+MAX_WAIT_S = 30.0
+Prefer = Annotated[
+    str | None,
+    Header(
+        max_length=200,
+        description="`wait=N`: answer when the review rests, after N seconds (30 at most) at last.",
+        examples=["wait=10"],
+    ),
+]
+
+
+def seconds_to_wait(prefer: str | None) -> float:
+    """How long a caller is willing to wait for the result, seconds; 0 where they do not say."""
+    match = WAIT.search(prefer or "")
+    return min(float(match[1]), MAX_WAIT_S) if match else 0.0
 
 
 async def read_view(server: Server, case_id: str, response: Response) -> CaseView:
@@ -44,7 +62,12 @@ async def read_view(server: Server, case_id: str, response: Response) -> CaseVie
     return case_view(server, row, actions)
 
 
-def _new_case(server: Server, body: CaseRequest) -> NewCase:
+def new_case(server: Server, body: CaseRequest) -> NewCase:
+    """What is asked for, checked against what this server has.
+
+    Raises:
+        ProblemError: if it has no such policy or cohort case.
+    """
     policies = server.kit.policies
     try:
         policy = policies.check(body.policy) if body.policy else policies.configured
@@ -101,14 +124,18 @@ async def create_case(
     body: CaseRequest,
     response: Response,
     idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
 ) -> CaseView:
     """Take a case on. Follow its events until it waits for the clinician.
+
+    Or send ``Prefer: wait=10`` (RFC 7240): the answer then comes when the case waits for the
+    clinician or for a cleaner hour, at the latest after so many seconds.
 
     Send feature rows by modality, or the id of a case of the cohort that the server was started
     with. Only clinical data are looked at to begin with; the policy decides what else is worth it.
     """
     once = Once.of(caller, idempotency_key, "create", body.model_dump(mode="json"))
-    case_id, row = await server.reviews.create(_new_case(server, body), caller, once)
+    case_id, row = await server.reviews.create(new_case(server, body), caller, once)
     response.headers["Location"] = f"/v1/cases/{case_id}"
     if row is not None:
         response.headers["ETag"] = etag(row.version)
@@ -118,25 +145,19 @@ async def create_case(
     return await read_view(server, case_id, response)
 
 
-@router.get("", summary="List cases, newest first", responses=documented(*COMMON))
+@router.get("", summary="List cases", responses=documented(*COMMON, "not-ready"))
 async def list_cases(
-    *,
-    server: Parts,
-    caller: Viewer,
-    status: Annotated[list[Status] | None, Query(description="Any of these.")] = None,
-    policy: Annotated[str | None, Query(max_length=200)] = None,
-    min_urgency: Annotated[float, Query(ge=0, le=1)] = 0.0,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=300)] = None,
+    server: Parts, caller: Viewer, asked: Annotated[CaseQuery, Query()]
 ) -> CasePage:
-    """A page of cases; pass ``next_cursor`` back as ``cursor`` for the next one."""
-    wanted = list(status or ())
-    if store.RUNNING in wanted:
-        # A case that runs is stored as queued until it rests.
-        wanted.append(store.QUEUED)  # type: ignore[arg-type]
-    chosen = store.CaseFilter(status=wanted, policy=policy, min_urgency=min_urgency)
+    """A page of cases, newest first by default; ``next_cursor`` as ``cursor`` gives the next one.
+
+    Turning pages shows each case once, also while others are posted.
+    """
+    chosen = asked.chosen()
     rows, following = await server.database.read(
-        lambda connection: store.list_cases(connection, chosen, limit=limit, cursor=cursor)
+        lambda connection: search.list_cases(
+            connection, chosen, limit=asked.limit, cursor=asked.cursor, order=asked.sort
+        )
     )
     return CasePage(cases=[summary(server, row) for row in rows], next_cursor=following)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
 from api.errors import ApiError
 from api.store.tables import cases, events
@@ -64,15 +61,6 @@ class CursorError(ApiError, ValueError):
     """A list cursor that this server did not give."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CaseFilter:
-    """Which cases to list."""
-
-    status: Sequence[str] = ()
-    policy: str | None = None
-    min_urgency: float = 0.0
-
-
 def insert_case(connection: Connection, values: Mapping[str, Any]) -> None:
     """Write a new case."""
     connection.execute(INSERT_CASE, dict(values))
@@ -100,51 +88,6 @@ def get_events(connection: Connection, case_id: str, after: int = -1) -> list[di
     """Steps of a case with a number above ``after``, in order."""
     rows = connection.execute(GET_EVENTS, {"case_id": case_id, "after": after})
     return [{**row, "time": row["time"].isoformat()} for row in rows.mappings()]
-
-
-def encode_cursor(row: Row[Any]) -> str:
-    """Where the next page starts: after this case."""
-    text = f"{row.created_at.isoformat()}|{row.id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str) -> tuple[datetime, str]:
-    """Undo :func:`encode_cursor`.
-
-    Raises:
-        CursorError: if it is not a cursor of this server.
-    """
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        created, _, case_id = text.partition("|")
-        at = datetime.fromisoformat(created)
-    except (ValueError, binascii.Error) as error:
-        raise CursorError(
-            "This cursor was not given by this server; use next_cursor as it came, or leave it out."
-        ) from error
-    if at.tzinfo is None or not case_id:
-        raise CursorError("This cursor is cut short; use next_cursor as it came.")
-    return at, case_id
-
-
-def list_cases(
-    connection: Connection, chosen: CaseFilter, *, limit: int, cursor: str | None
-) -> tuple[Sequence[Row[Any]], str | None]:
-    """A page of cases, newest first, and the cursor of the next page if there is one."""
-    query = select(*SUMMARY).order_by(cases.c.created_at.desc(), cases.c.id.desc())
-    if chosen.status:
-        query = query.where(cases.c.status.in_(chosen.status))
-    if chosen.policy is not None:
-        query = query.where(cases.c.policy == chosen.policy)
-    if chosen.min_urgency > 0:
-        query = query.where(cases.c.urgency >= chosen.min_urgency)
-    if cursor is not None:
-        at, case_id = decode_cursor(cursor)
-        same_time = and_(cases.c.created_at == at, cases.c.id < case_id)
-        query = query.where(or_(cases.c.created_at < at, same_time))
-    rows = (connection.execute(query.limit(limit + 1))).all()
-    more = len(rows) > limit
-    return rows[:limit], encode_cursor(rows[limit - 1]) if more else None
 
 
 def claim(
