@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ from api.run import wake_of
 from api.store import actions as actions_of
 from api.store import cases as store
 from api.store.database import Database
-from api.worker import Job, Workers
+from api.worker import Job, Workers, changed_row
 
 SETTLE_S = 10.0
 """How long a decision or a wake is followed before it is answered; it takes effect anyway."""
@@ -60,6 +60,21 @@ class Asked:
     action: Act
     once: Once
     version: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acted:
+    """What became of a clinician's action.
+
+    Attributes:
+        replayed: the same request was carried out before; the rest is None then.
+        row: the case after it; None where that has to be read from the store.
+        actions: the case's actions, this one included.
+    """
+
+    replayed: bool
+    row: Any = None
+    actions: Sequence[Any] = ()
 
 
 class Reviews:
@@ -108,9 +123,15 @@ class Reviews:
         )
 
     async def create(
-        self, new: NewCase, caller: Principal, once: Once
+        self, new: NewCase, caller: Principal, once: Once, *, wait_s: float = 0.0
     ) -> tuple[str, SimpleNamespace | None]:
         """Take a case on; returns its id and its row (None: the same request made it before).
+
+        Args:
+            new: the case.
+            caller: who posts it.
+            once: the request, so that the same one again makes no second case.
+            wait_s: how long to wait for its review; the row is as it stands then.
 
         Raises:
             FeatureError: if the bundle cannot take the features.
@@ -118,11 +139,12 @@ class Reviews:
                 used for something else.
         """
         with self._place():
-            return await self._create(new, caller, once)
+            case_id, job = await self._create(new, caller, once)
+        if job is None:
+            return case_id, None
+        return case_id, await self._settled(job, wait_s) or job.row
 
-    async def _create(
-        self, new: NewCase, caller: Principal, once: Once
-    ) -> tuple[str, SimpleNamespace | None]:
+    async def _create(self, new: NewCase, caller: Principal, once: Once) -> tuple[str, Job | None]:
         case_id, now, bundle = secrets.token_hex(16), self._clock(), self._kits.active
         bundle.inputs.add(case_id, new.features)
         row = self._row(case_id, new, caller, bundle, now)
@@ -153,8 +175,9 @@ class Reviews:
             return before, None
         self._metrics.created.inc()
         known = SimpleNamespace(**dict.fromkeys(store.NOT_YET), **row)
-        self._workers.add(Job(case_id=case_id, row=known))
-        return case_id, known
+        job = Job(case_id=case_id, row=known, finished=_awaited())
+        self._workers.add(job)
+        return case_id, job
 
     def _row(
         self, case_id: str, new: NewCase, caller: Principal, bundle: Loaded, now: datetime
@@ -172,37 +195,33 @@ class Reviews:
             **self._workers.lease(),
         }
 
-    async def act(self, case_id: str, asked: Asked) -> bool:
-        """Write a clinician's action down and let the case go on; True if it was there already.
+    async def act(self, case_id: str, asked: Asked) -> Acted:
+        """Write a clinician's action down and let the case go on.
 
         Raises:
             ProblemError: if there is no such case, it has changed since, or it does not wait for
                 an action of this kind or from this reviewer.
         """
         now = self._clock()
-        row, number = await self._database.write(
+        row, actions = await self._database.write(
             lambda connection: self._take(connection, case_id, asked, now)
         )
         if row is None:
-            return True
-        action = asked.action.model_copy(update={"round": number}).model_dump(mode="json")
-        answer: dict[str, Any] | None = action
-        if row.status == store.DEFERRED:
-            answer = wake_of(action["reviewer"], action)
-        elif row.status == store.PARKED:
-            # Where its graph stands has to be looked up.
-            answer = None
-        self._metrics.decisions.labels(action["action"]).inc()
-        known = row if answer is not None else None
-        await self._settle(Job(case_id=case_id, answer=answer, row=known, finished=asyncio.Event()))
-        return False
+            return Acted(replayed=True)
+        self._metrics.decisions.labels(asked.action.action).inc()
+        answer = answer_to(row.status, actions[-1].action)
+        # Of a parked case it has to be looked up where its graph stands.
+        known = None if answer is None else changed_row(row, {})
+        job = Job(case_id=case_id, answer=answer, row=known, finished=_awaited())
+        self._workers.add(job)
+        return Acted(replayed=False, row=await self._settled(job, SETTLE_S), actions=actions)
 
     def _take(
         self, connection: Connection, case_id: str, asked: Asked, now: datetime
-    ) -> tuple[Any, int]:
+    ) -> tuple[Any, list[Any]]:
         """Check and write the action; the case's row as it was, None for a request seen before."""
         if asked.once.begin(connection, resource=case_id, now=now) is not None:
-            return None, 0
+            return None, []
         row = store.get_case(connection, case_id)
         if row is None:
             raise case_not_found()
@@ -230,7 +249,7 @@ class Reviews:
         )
         changed = {"status": store.QUEUED, "updated_at": now, **self._workers.lease()}
         store.update_case(connection, case_id, changed)
-        return row, number
+        return row, [*earlier, SimpleNamespace(round=number, action=body)]
 
     async def wake(self, case_id: str, caller: Principal, once: Once) -> bool:
         """Wake a deferred case before its hour; True if this request did so before.
@@ -262,16 +281,28 @@ class Reviews:
 
         if await self._database.write(write):
             return True
-        await self._settle(Job(case_id=case_id, woken_by=caller.name, finished=asyncio.Event()))
+        job = Job(case_id=case_id, woken_by=caller.name, finished=_awaited())
+        self._workers.add(job)
+        await self._settled(job, SETTLE_S)
         return False
 
-    async def _settle(self, job: Job) -> None:
-        """Queue the job and give it a moment to finish, so that the answer shows its effect."""
-        self._workers.add(job)
-        assert job.finished is not None  # noqa: S101  # set by every caller
-        waiter = asyncio.create_task(job.finished.wait())
-        await asyncio.wait({waiter}, timeout=SETTLE_S)
-        waiter.cancel()
+    async def _settled(self, job: Job, wait_s: float) -> Any:
+        """Give a job a moment to finish, so that the answer shows its effect; the row, or None."""
+        if job.finished is None or wait_s <= 0.0:
+            return None
+        await asyncio.wait({job.finished}, timeout=wait_s)
+        return job.finished.result() if job.finished.done() else None
+
+
+def _awaited() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+def answer_to(status: str, action: dict[str, Any]) -> dict[str, Any] | None:
+    """What the graph of a case of this status is resumed with; None where that is not known."""
+    if status == store.DEFERRED:
+        return wake_of(action["reviewer"], action)
+    return None if status == store.PARKED else action
 
 
 def _check_deadline(deadline: datetime | None, now: datetime) -> None:

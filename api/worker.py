@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from langgraph.types import Command
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from agent.workflow.errors import WorkflowError
 from agent.workflow.graph import CaseGraph
@@ -58,14 +59,19 @@ class Job:
         woken_by: who or what ends its wait.
         answer: what the graph is resumed with, if it is known to wait for just that.
         row: the case's row, if the lease was taken together with writing it; spares a transaction.
-        finished: set when the run is over.
+        finished: gets the case's row as the run left it; None if there was nothing to run.
     """
 
     case_id: str
     woken_by: str | None = None
     answer: dict[str, Any] | None = None
     row: Any = None
-    finished: asyncio.Event | None = None
+    finished: asyncio.Future[Any] | None = None
+
+    def tell(self, row: Any) -> None:
+        """The run is over: say so to whoever waits for it."""
+        if self.finished is not None and not self.finished.done():
+            self.finished.set_result(row)
 
 
 class Workers:
@@ -164,8 +170,7 @@ class Workers:
             error = None if run.cancelled() else run.exception()
             if error is not None:
                 await self._park(job.case_id, error)
-                if job.finished is not None:
-                    job.finished.set()
+                job.tell(None)
 
     async def _take_up(self, job: Job) -> None:
         if job.case_id in self._busy:
@@ -190,8 +195,8 @@ class Workers:
             if row is None:
                 if before is not None and before not in store.FINAL:
                     self._later(job)
-                elif job.finished is not None:
-                    job.finished.set()
+                else:
+                    job.tell(None)
                 return
         graph = (await self._kits.of(row.bundle)).graph
         entry = await self._entry(graph, job, row, taken)
@@ -204,9 +209,7 @@ class Workers:
                 result=entry.earlier,
                 on_steps=lambda steps: self._hub.publish(job.case_id, steps),
             )
-        await self._write_down(row, result)
-        if job.finished is not None:
-            job.finished.set()
+        job.tell(await self._write_down(row, result))
 
     def _claim(
         self, connection: Connection, case_id: str
@@ -234,8 +237,9 @@ class Workers:
             return Entry(value=first_state(row), earlier=RunResult())
         return await find_entry(graph, row, woken_by=job.woken_by, actions=taken)
 
-    async def _write_down(self, row: Any, result: RunResult) -> None:
-        changed = columns(result, row)
+    async def _write_down(self, row: Any, result: RunResult) -> Any:
+        """Store what a run brought; returns the case's row as it is then."""
+        changed = {**columns(result, row), **self._released()}
 
         def everything(connection: Connection) -> None:
             steps = [_event_row(row.id, step) for step in result.events]
@@ -243,7 +247,7 @@ class Workers:
             insert_charges(self._database, connection, row.id, result.charges)
             beside = [{"case_id": row.id, **entry} for entry in result.shadow]
             self._database.insert_new(connection, shadow, beside)
-            store.update_case(connection, row.id, {**changed, **self._released()})
+            store.update_case(connection, row.id, changed)
 
         await self._database.write(everything, rebuildable=True)
         for charge in result.charges:
@@ -253,6 +257,7 @@ class Workers:
         if changed["status"] in store.FINAL:
             self._kits.forget(row.id)
         self._hub.rest(row.id, changed["status"])
+        return changed_row(row, changed)
 
     def _released(self) -> dict[str, Any]:
         return {"updated_at": self._clock(), "lease_owner": None, "lease_until": None}
@@ -288,6 +293,12 @@ class Workers:
                 if case_id not in self._busy:
                     self.add(Job(case_id=case_id, woken_by="schedule"))
             await asyncio.sleep(self.limits.wake_poll_s)
+
+
+def changed_row(row: Any, changed: Mapping[str, Any]) -> SimpleNamespace:
+    """A row as it is after :func:`api.store.cases.update_case`."""
+    before = row._asdict() if isinstance(row, Row) else vars(row)
+    return SimpleNamespace(**{**before, **changed, "version": row.version + 1})
 
 
 def _event_row(case_id: str, step: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Response
 from pydantic import TypeAdapter
 
 from agent.workflow.actions import Act, ClinicianAction
+from api.admission import etag
 from api.auth import Principal
 from api.deps import IdempotencyKey, IfMatch, Parts, Reviewer, Server
 from api.idempotency import Once
@@ -22,6 +23,7 @@ from api.schemas import (
     CaseView,
     DecisionRequest,
 )
+from api.views import case_view
 
 router = APIRouter(prefix="/v1/cases", tags=["cases"])
 ACTION: TypeAdapter[Act] = TypeAdapter(ClinicianAction)
@@ -56,7 +58,11 @@ def seen_version(server: Server, if_match: str | None) -> int | None:
 
 
 async def _carry_out(server: Server, case_id: str, asked: Asked, response: Response) -> CaseView:
-    if await server.reviews.act(case_id, asked):
+    acted = await server.reviews.act(case_id, asked)
+    if acted.row is not None:
+        response.headers["ETag"] = etag(acted.row.version)
+        return case_view(server, acted.row, acted.actions)
+    if acted.replayed:
         response.status_code = 200
         response.headers["Idempotency-Replayed"] = "true"
     return await read_view(server, case_id, response)

@@ -119,6 +119,7 @@ def _from_cohort(server: Server, case_id: str) -> dict[str, Any]:
     },
 )  # fmt: skip
 async def create_case(
+    *,
     server: Parts,
     caller: Reviewer,
     body: CaseRequest,
