@@ -79,3 +79,28 @@ class DriftRow(Told):
     logit: float
     outside: dict[str, float] = {}
     flagged: bool = False
+
+
+class ShadowData(Told):
+    """A silent policy's action beside the acting one's, by what was predicted of both.
+
+    Finalising and waiting gain and emit nothing in themselves. ``by_limit``: a carbon limit, not
+    the acting policy, made the case wait.
+    """
+
+    acting_action: str
+    predicted_auc_gain: float = 0.0
+    g_co2e: float = 0.0
+    acting_predicted_auc_gain: float = 0.0
+    acting_g_co2e: float = 0.0
+    by_limit: bool = False
+
+
+class ShadowEntry(Told):
+    """What one silent policy would have done at one decision; shown in no step and no answer."""
+
+    seq: int = Field(ge=0)
+    policy: str
+    acting: str
+    action: str
+    data: ShadowData
