@@ -136,7 +136,11 @@ async def create_case(
     with. Only clinical data are looked at to begin with; the policy decides what else is worth it.
     """
     once = Once.of(caller, idempotency_key, "create", body.model_dump(mode="json"))
-    case_id, row = await server.reviews.create(new_case(server, body), caller, once)
+    wait_s = seconds_to_wait(prefer)
+    new = new_case(server, body)
+    case_id, row = await server.reviews.create(new, caller, once, wait_s=wait_s)
+    if wait_s > 0:
+        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
     response.headers["Location"] = f"/v1/cases/{case_id}"
     if row is not None:
         response.headers["ETag"] = etag(row.version)
