@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from api.schemas import Body, Out
+from api.schemas import Body, Moment, Out
 from carbon.declared import Declared, parse_hardware, parse_heat
 
 By = Literal["stage", "case", "policy", "unit", "session", "all"]
@@ -67,8 +67,8 @@ class AccountQuery(Body):
         description="Where the kilograms come from.",
         examples=["the maker's product carbon footprint"],
     )
-    since: AwareDatetime | None = Field(default=None, description="With a time zone.")
-    until: AwareDatetime | None = Field(default=None, description="With a time zone.")
+    since: Moment | None = Field(default=None, description="With a time zone.")
+    until: Moment | None = Field(default=None, description="With a time zone.")
     year: int | None = Field(
         default=None, ge=1900, le=2200, description="Year of the server's recorded trace."
     )

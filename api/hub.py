@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 KEEP = 512
 CHANGES = 4096
@@ -41,7 +42,8 @@ class Hub:
     def __init__(self) -> None:
         """Nobody watches and nothing runs."""
         self._live: OrderedDict[str, Live] = OrderedDict()
-        self._bells: dict[str, asyncio.Event] = {}
+        # A bell is there as long as somebody listens to it.
+        self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._changes: deque[str] = deque(maxlen=CHANGES)
         self._any = asyncio.Event()
         self.run = secrets.token_hex(4)

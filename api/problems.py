@@ -170,16 +170,34 @@ BY_STATUS = {
 }
 
 
+def problem_of(error: Exception, instance: str) -> Problem:
+    """An error of ours as a problem inside a larger answer."""
+    if isinstance(error, ProblemError):
+        kind, detail = error.kind, error.detail
+    else:
+        kind, detail = _told(error)
+    return Problem(
+        type=kind.uri, title=kind.title, status=kind.status, detail=" ".join(detail.split()),
+        instance=instance,
+    )  # fmt: skip
+
+
+def _told(error: Exception) -> tuple[ProblemType, str]:
+    """Which kind of problem an error is, and what may be said of it."""
+    slug = next(slug for base, slug in BY_ERROR if isinstance(error, base))
+    detail = str(error)
+    if slug == "internal-error":
+        detail = f"{type(error).__name__}; the server's log has the place. Try again later."
+    return TYPES[slug], detail
+
+
 async def _on_problem(request: Request, error: ProblemError) -> JSONResponse:
     return problem_response(error.kind, error.detail, request.url.path, headers=error.headers)
 
 
 async def _on_package_error(request: Request, error: Exception) -> JSONResponse:
-    slug = next(slug for base, slug in BY_ERROR if isinstance(error, base))
-    detail = str(error)
-    if slug == "internal-error":
-        detail = f"{type(error).__name__}; the server's log has the place. Try again later."
-    return problem_response(TYPES[slug], detail, request.url.path)
+    kind, detail = _told(error)
+    return problem_response(kind, detail, request.url.path)
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -224,7 +242,8 @@ def _where(problem: Mapping[str, Any], body: Any) -> str:
         sent = list(here) if isinstance(here, dict) else []
         if part in sent and part not in declared:
             parts.append(f"#{sent.index(part) + 1}")
-        elif part == last and problem["type"] == "extra_forbidden":
+        elif (part == last and problem["type"] == "extra_forbidden") or "\ufffd" in str(part):
+            # What cannot be written as text comes with its broken characters exchanged.
             parts.append("?")
         else:
             parts.append(str(part))
@@ -232,11 +251,19 @@ def _where(problem: Mapping[str, Any], body: Any) -> str:
     return "/".join(parts)[:200]
 
 
+def _message(problem: Mapping[str, Any]) -> str:
+    """What is wrong, in the validator's words; the one kind that repeats a value is put anew."""
+    if problem["type"] == "union_tag_invalid":
+        allowed = problem["ctx"]
+        return f"{allowed['discriminator']} must be one of {allowed['expected_tags']}"
+    return str(problem["msg"])[:300]
+
+
 async def _on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     found = [
         {
             "where": _where(problem, error.body),
-            "message": str(problem["msg"])[:300],
+            "message": _message(problem),
         }
         for problem in error.errors()[:MAX_ERRORS]
     ]

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -41,6 +43,18 @@ def written_out(value: object) -> object:
     if not isinstance(value, str) or not TIMESTAMP.match(value):
         raise ValueError("write date and time as text, for example 2030-01-31T09:00:00Z")
     return value
+
+
+def in_calendar(value: datetime) -> datetime:
+    """The moment in UTC, where the calendar still has it there."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("it lies outside the years 1 to 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(in_calendar)]
+"""A moment that a caller asks about; it has a time zone."""
 
 
 class Body(BaseModel):

@@ -15,6 +15,8 @@ from api.store import cases as store
 
 POLL_S = 5.0
 """The store is looked at this often at least, should another server work on the case."""
+LAST = 2**31
+"""No case has as many steps; a reader may claim to have seen more than a database can count."""
 PING = b": still here\r\n\r\n"
 
 
@@ -104,6 +106,7 @@ async def look(
 
     An unknown case has no steps and the status "".
     """
+    after = min(after, LAST)
     live = server.hub.live(case_id)
     if live is not None and live.covers(after) and not from_store:
         return [step for step in live.steps if step["seq"] > after], live.status or store.QUEUED

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime
 
 from api.deps import Parts, Server, Viewer
 from api.problems import documented
-from api.schemas import BudgetView, ForecastView, LedgerLine, LedgerView, ReadingView
+from api.schemas import BudgetView, ForecastView, LedgerLine, LedgerView, Moment, ReadingView
 from api.store import ledger
 from carbon.ledger import ledger_line
 
 COMMON = ("unauthorized", "forbidden", "invalid-request", "internal-error", "not-ready")
 JSON_LINES = "application/jsonl"
-Moment = Annotated[AwareDatetime | None, Query(description="With a time zone.")]
+Bound = Annotated[Moment | None, Query(description="With a time zone.")]
 router = APIRouter(prefix="/v1/carbon", tags=["carbon"])
 
 
@@ -75,7 +73,7 @@ async def totals(
     server: Parts,
     caller: Viewer,
     by: Annotated[Literal["stage", "case"], Query()] = "stage",
-    since: Annotated[datetime | None, Query(description="With a time zone.")] = None,
+    since: Bound = None,
     case: Annotated[str | None, Query(max_length=64)] = None,
 ) -> LedgerView:
     """Sums by stage or case, measured and modelled apart. Nothing here is called avoided."""
@@ -100,7 +98,7 @@ async def totals(
     },
 )
 async def export(
-    server: Parts, caller: Viewer, since: Moment = None, until: Moment = None
+    server: Parts, caller: Viewer, since: Bound = None, until: Bound = None
 ) -> Response:
     """One entry a line, oldest first: a ledger file for ``greenboard carbon account`` and others.
 

@@ -72,7 +72,10 @@ def new_case(server: Server, body: CaseRequest) -> NewCase:
     try:
         policy = policies.check(body.policy) if body.policy else policies.configured
     except WorkflowError as error:
-        raise ProblemError("unknown-policy", str(error)) from error
+        offered = ", ".join(policies.names)
+        raise ProblemError(
+            "unknown-policy", f"body/policy: unknown; there are {offered}."
+        ) from error
     features: Any = body.features
     seen = None
     if body.case_id is not None:
@@ -176,6 +179,7 @@ async def read_case(server: Parts, caller: Viewer, case_id: str, response: Respo
 @router.get(
     "/{case_id}/events",
     summary="Follow the steps of a case (server-sent events)",
+    status_code=200,  # the schema would look for it in the class, which has no say in it
     response_class=EventStream,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Steps, then what follows."},
