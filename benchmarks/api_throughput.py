@@ -2,12 +2,19 @@
 
     python benchmarks/api_throughput.py --json runs/bench/api.json
 
-Both run in this process tree on the same machine: first the bare graph (as many steps as a review
-takes, each node passing a small state on), then a real server in a process of its own, with keys,
-audit log, ledger, idempotency and event streams on. A review is: post, run to the clinician's
-interrupt, decide, record. The student is replayed from a synthetic evidence table, so that the
-figure is about the workflow and not about a model. Latency: from sending the POST until the event
-stream says that the case waits for the clinician, at 20 clients at once.
+Both run on the same machine, one after the other and the bare graph again at the end: first the
+bare graph (as many steps as a review takes, each node passing a small state on), then a real
+server in a process of its own, with keys, audit log, ledger, idempotency, versions, explanations,
+a shadow policy, second review and drift on. A review is: post, run to the clinician's interrupt,
+decide, record. The student is replayed from a synthetic evidence table, so that the figure is
+about the workflow and not about a model.
+
+Three loads. *Saturated*: 20 clients, each posting its next case as soon as the last is recorded,
+once waiting by ``Prefer: wait`` and once following the case's event stream. *At work*: 20 clients
+that each think between two cases, so that together they ask for ``--load`` of what the saturated
+server did; that is what latency is quoted for, since at saturation it is the number of clients over
+the rate whatever the server does (the bare graph's own figure is printed beside it). *Alone*: one.
+Latency: from sending the POST until the case waits for the clinician.
 """
 
 from __future__ import annotations
@@ -30,13 +37,15 @@ import httpx
 import numpy as np
 
 KEY = "benchmark-key"
+OTHER = "benchmark-key-2"
 CLIENTS = 20
 STEPS_BEFORE_INTERRUPT = 8
 """Of the bare graph: intake, sense, assess, decide, transfer, assess, decide, explain."""
+AWAITED = b'"awaiting_clinician"'
 
 
 class BareState(TypedDict, total=False):
-    """A small state with a growing list, as the review has."""
+    """A small state with a growing list, as a review might have."""
 
     n: int
     events: Annotated[list[dict[str, Any]], operator.add]
@@ -64,8 +73,8 @@ def _bare_graph() -> Any:
     return graph
 
 
-async def bare_reviews_per_s(folder: Path, reviews: int) -> float:
-    """A graph of as many steps that does nothing, same saver, same durability."""
+async def bare_reviews(folder: Path, reviews: int) -> tuple[float, list[float]]:
+    """A graph of as many steps that does nothing, same saver, same durability, as many at once."""
     from langgraph.types import Command
 
     from agent.workflow.graph import sqlite_saver
@@ -74,24 +83,28 @@ async def bare_reviews_per_s(folder: Path, reviews: int) -> float:
     async with sqlite_saver(folder / "bare.sqlite") as saver:
         compiled = graph.compile(checkpointer=saver)
 
-        async def review(i: int) -> None:
+        async def review(i: int) -> float:
             thread = {"configurable": {"thread_id": str(i)}}
+            began_s = time.perf_counter()
+            ready_s = 0.0
             for entry in ({"n": 0, "events": []}, Command(resume="accept")):
                 async for _ in compiled.astream(
                     entry, thread, stream_mode="updates", durability="sync"
                 ):
                     pass
+                ready_s = ready_s or time.perf_counter() - began_s
+            return ready_s
 
         gate = asyncio.Semaphore(CLIENTS)
 
-        async def gated(i: int) -> None:
+        async def gated(i: int) -> float:
             async with gate:
-                await review(i)
+                return await review(i)
 
         await review(-1)
         began_s = time.perf_counter()
-        await asyncio.gather(*(gated(i) for i in range(reviews)))
-        return reviews / (time.perf_counter() - began_s)
+        ready = await asyncio.gather(*(gated(i) for i in range(reviews)))
+        return reviews / (time.perf_counter() - began_s), list(ready)
 
 
 def toy_server(state: Path, port_file: Path) -> None:
@@ -113,9 +126,13 @@ def toy_server(state: Path, port_file: Path) -> None:
     def kit(settings: Settings) -> ReviewKit:
         return replay_kit(evidence, make_policy=make_policy, policy=settings.policy)
 
+    keys = tuple(
+        ApiKey(name=f"bench-{i}", role="admin", sha256=hash_key(key))
+        for i, key in enumerate((KEY, OTHER))
+    )
     settings = Settings(
-        bundle=state, state=state, policy="always:genomics->pathology",
-        keys=(ApiKey(name="bench", role="admin", sha256=hash_key(KEY)),),
+        bundle=state, state=state, policy="always:genomics->pathology", keys=keys,
+        shadow=("rule",),
     )  # fmt: skip
     app = create_app(settings, load=kit)
     with listen("127.0.0.1", 0) as listener:
@@ -151,56 +168,108 @@ def running_server(folder: Path) -> Iterator[tuple[str, float]]:
         process.wait()
 
 
-async def one_review(client: httpx.AsyncClient, body: dict[str, Any], key: str) -> float:
-    """Post, follow to the clinician, decide; returns seconds from POST to clinician-ready."""
+class Wire:
+    """One kept-alive HTTP/1.1 connection: a load generator must not be what is measured."""
+
+    def __init__(self, url: str) -> None:
+        """Remember where; nothing is opened yet."""
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._host, self._port = host, int(port)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def _send(
+        self, method: str, path: str, headers: str, body: bytes
+    ) -> tuple[int, dict[str, str], asyncio.StreamReader]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._host, self._port)
+        reader, writer = self._streams
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nAuthorization: Bearer {KEY}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+        )
+        writer.write(head.encode() + body)
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        found = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+        return int(lines[0].split(" ")[1]), found, reader
+
+    async def post(self, path: str, body: dict[str, Any], headers: str) -> bytes:
+        """Post JSON; the answer's body."""
+        status, found, reader = await self._send("POST", path, headers, json.dumps(body).encode())
+        content = await reader.readexactly(int(found["content-length"]))
+        if status >= 300:
+            raise SystemExit(f"{path}: {status} {content[:300]!r}")
+        return content
+
+    async def follow(self, case_id: str) -> None:
+        """Read a case's event stream until it waits for the clinician, then hang up."""
+        other = Wire(f"http://{self._host}:{self._port}")
+        _, _, reader = await other._send("GET", f"/v1/cases/{case_id}/events", "", b"")
+        while AWAITED not in await reader.readline():
+            pass
+        other.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def one_review(wire: Wire, body: dict[str, Any], key: str, *, stream: bool) -> float:
+    """Post, wait for the clinician's turn, decide; returns seconds from POST to clinician-ready."""
+    once = f"Idempotency-Key: p-{key}\r\n" + ("" if stream else "Prefer: wait=30\r\n")
     began_s = time.perf_counter()
-    posted = await client.post("/v1/cases", json=body, headers={"Idempotency-Key": f"p-{key}"})
-    posted.raise_for_status()
-    case_id = posted.json()["id"]
-    async with client.stream("GET", f"/v1/cases/{case_id}/events") as stream:
-        async for line in stream.aiter_lines():
-            if line.startswith("data: ") and '"awaiting_clinician"' in line:
-                break
+    posted = json.loads(await wire.post("/v1/cases", body, once))
+    if stream:
+        await wire.follow(posted["id"])
+    elif posted["status"] != "awaiting_clinician":
+        raise SystemExit(f"a case came back as {posted['status']}")
     ready_s = time.perf_counter() - began_s
-    decided = await client.post(
-        f"/v1/cases/{case_id}/decision",
-        json={"action": "accept"},
-        headers={"Idempotency-Key": f"d-{key}"},
+    decided = await wire.post(
+        f"/v1/cases/{posted['id']}/decision",
+        {"action": "accept"},
+        f"Idempotency-Key: d-{key}\r\n",
     )
-    decided.raise_for_status()
-    if decided.json()["status"] != "recorded":
-        raise SystemExit(f"a case ended as {decided.json()['status']}")
+    if b'"status":"recorded"' not in decided:
+        raise SystemExit(f"a case ended as {json.loads(decided)['status']}")
     return ready_s
 
 
-async def http_reviews(url: str, reviews: int, clients: int) -> tuple[float, list[float]]:
-    """Reviews a second and latencies at this many clients."""
+async def http_reviews(
+    url: str, reviews: int, clients: int, *, stream: bool = False, per_s: float | None = None
+) -> tuple[float, list[float]]:
+    """Reviews a second and latencies at this many clients.
+
+    With ``per_s`` each client rests, for an exponential time, before each case, such that all of
+    them together ask for so many reviews a second.
+    """
     from agent.workflow.doubles import row_features
     from envs.toy import toy_evidence
 
     evidence = toy_evidence(n_patients=200, seed=0)
     rows = np.flatnonzero(evidence.present.all(axis=1))
-    headers = {"Authorization": f"Bearer {KEY}"}
-    limits = httpx.Limits(max_connections=2 * clients)
-    async with httpx.AsyncClient(
-        base_url=url, headers=headers, limits=limits, timeout=60
-    ) as client:
-        gate = asyncio.Semaphore(clients)
+    rng = np.random.default_rng(reviews)
+    waiting = iter(range(reviews))
+    name = f"{clients}-{stream}-{per_s or 0:.3f}-"
+    latencies: list[float] = []
 
-        async def gated(i: int) -> float:
-            async with gate:
-                body = {"features": row_features(evidence, int(rows[i % len(rows)]))}
-                return await one_review(client, body, f"{clients}-{i}")
+    async def client() -> None:
+        wire = Wire(url)
+        for i in waiting:
+            if per_s:
+                await asyncio.sleep(rng.exponential(clients / per_s))
+            body = {"features": row_features(evidence, int(rows[i % len(rows)]))}
+            latencies.append(await one_review(wire, body, f"{name}{i}", stream=stream))
+        wire.close()
 
-        await gated(-1)
-        began_s = time.perf_counter()
-        latencies = await asyncio.gather(*(gated(i) for i in range(reviews)))
-        return reviews / (time.perf_counter() - began_s), list(latencies)
+    began_s = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return reviews / (time.perf_counter() - began_s), latencies
 
 
 def figure(values: list[float], statistic: float, rng: np.random.Generator) -> dict[str, Any]:
-    """A percentile with its bootstrap interval."""
-    data = np.array(values)
+    """A percentile in milliseconds with its bootstrap interval."""
+    data = 1000.0 * np.array(values)
     draws = rng.choice(data, (1000, len(data)))
     resampled = np.percentile(draws, statistic, axis=1)
     low, high = np.percentile(resampled, [2.5, 97.5])
@@ -211,10 +280,46 @@ def figure(values: list[float], statistic: float, rng: np.random.Generator) -> d
     }
 
 
+def both(values: list[float], rng: np.random.Generator) -> dict[str, Any]:
+    """Median and 95th percentile, ms."""
+    return {"p50": figure(values, 50, rng), "p95": figure(values, 95, rng)}
+
+
+def measure(reviews: int, load: float, seed: int) -> dict[str, Any]:
+    """Run everything once."""
+    with tempfile.TemporaryDirectory(prefix="greenboard-bench-") as name:
+        folder = Path(name)
+        before, ready_bare = asyncio.run(bare_reviews(folder, reviews))
+        with running_server(folder) as (url, start_s):
+            asyncio.run(http_reviews(url, 10, 1))
+            rate, ready = asyncio.run(http_reviews(url, reviews, CLIENTS))
+            streamed, ready_streamed = asyncio.run(http_reviews(url, reviews, CLIENTS, stream=True))
+            _, ready_work = asyncio.run(http_reviews(url, reviews, CLIENTS, per_s=load * rate))
+            alone, ready_alone = asyncio.run(http_reviews(url, reviews // 5, 1, stream=True))
+        (folder / "bare.sqlite").unlink()
+        after, _ = asyncio.run(bare_reviews(folder, reviews))
+    bare, rng = (before + after) / 2, np.random.default_rng(seed)
+    return {
+        "what": "reviews through HTTP against a bare graph; replayed student, synthetic evidence",
+        "cores": os.cpu_count(),
+        "load_average_1min": os.getloadavg()[0],
+        "reviews": reviews,
+        "clients": CLIENTS,
+        "bare": {"reviews_per_s": bare, "runs": [before, after], "ready_ms": both(ready_bare, rng)},
+        "saturated_waiting": {"reviews_per_s": rate, "ready_ms": both(ready, rng)},
+        "saturated_streaming": {"reviews_per_s": streamed, "ready_ms": both(ready_streamed, rng)},
+        "share_of_bare": {"waiting": rate / bare, "streaming": streamed / bare},
+        "at_work": {"offered_per_s": load * rate, "post_to_ready_ms": both(ready_work, rng)},
+        "one_client": {"reviews_per_s": alone, "post_to_ready_ms": both(ready_alone, rng)},
+        "cold_start_s": start_s,
+    }
+
+
 def main() -> None:
     """Run both and print or write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--reviews", type=int, default=300)
+    parser.add_argument("--load", type=float, default=0.5, help="share of the saturated rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--serve", nargs=2, type=Path, default=None, help=argparse.SUPPRESS)
@@ -222,37 +327,8 @@ def main() -> None:
     if given.serve:
         toy_server(*given.serve)
         return
-    with tempfile.TemporaryDirectory(prefix="greenboard-bench-") as name:
-        folder = Path(name)
-        before = asyncio.run(bare_reviews_per_s(folder, given.reviews))
-        with running_server(folder) as (url, start_s):
-            rate, ready = asyncio.run(http_reviews(url, given.reviews, CLIENTS))
-            alone, ready_alone = asyncio.run(http_reviews(url, given.reviews // 5, 1))
-        (folder / "bare.sqlite").unlink()
-        after = asyncio.run(bare_reviews_per_s(folder, given.reviews))
-    bare = (before + after) / 2
-    rng = np.random.default_rng(given.seed)
-    milliseconds = [1000 * s for s in ready]
-    facts = {
-        "what": "reviews through HTTP against a bare graph; replayed student, synthetic evidence",
-        "cores": os.cpu_count(),
-        "load_average_1min": os.getloadavg()[0],
-        "reviews": given.reviews,
-        "clients": CLIENTS,
-        "bare_reviews_per_s": {"value": bare, "runs": [before, after]},
-        "http_reviews_per_s": {"value": rate, "n": given.reviews},
-        "share_of_bare": {"value": rate / bare},
-        "post_to_ready_ms": {
-            "p50": figure(milliseconds, 50, rng), "p95": figure(milliseconds, 95, rng),
-        },
-        "one_client": {
-            "reviews_per_s": alone,
-            "post_to_ready_ms_p50": figure([1000 * s for s in ready_alone], 50, rng),
-        },
-        "cold_start_s": start_s,
-    }  # fmt: skip
-    text = json.dumps(facts, indent=1)
-    print(text)
+    facts = measure(given.reviews, given.load, given.seed)
+    print(json.dumps(facts, indent=1))
     if given.json:
         from api.cli.atomic import write_json
 

@@ -19,6 +19,8 @@ def bring_up_to_date(connection: Connection) -> None:
     for table in metadata.sorted_tables:
         if table.name in before:
             _add_columns(connection, table)
+    # What had failed was final; now a person may have it retried, or send it back.
+    connection.execute(text("UPDATE cases SET status = 'parked' WHERE status = 'failed'"))
     if "idempotency" in before:
         _keep_idempotency(connection)
     if OLD_DECISIONS in before and actions.name not in before:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,14 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 async def filled(path: Path, n: int = 4) -> list[audit.AuditEntry]:
-    database = Database(f"sqlite+aiosqlite:///{path}")
+    database = Database(f"sqlite:///{path}")
     await database.setup()
     for i in range(n):
-        async with database.write() as connection:
-            await audit.append(
-                connection, time=NOW, actor="dr", action="case.created", subject=f"c{i}",
-                detail={"urgency": 0.1 * i},
-            )  # fmt: skip
-    async with database.read() as connection:
-        log = await audit.read_log(connection)
+        row = {"subject": f"c{i}", "detail": {"urgency": 0.1 * i}}
+        await database.write(
+            partial(audit.append, time=NOW, actor="dr", action="case.created", **row)
+        )
+    log = await database.read(audit.read_log)
     await database.close()
     return log
 
@@ -70,18 +69,15 @@ def test_database_refuses_to_change_or_delete(tmp_path: Path) -> None:
 
 def test_simultaneous_writers_keep_one_chain(tmp_path: Path) -> None:
     async def crowd() -> list[audit.AuditEntry]:
-        database = Database(f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite'}")
+        database = Database(f"sqlite:///{tmp_path / 'a.sqlite'}")
         await database.setup()
 
         async def write(i: int) -> None:
-            async with database.write() as connection:
-                await audit.append(
-                    connection, time=NOW, actor=f"dr-{i}", action="a", subject="s", detail={}
-                )
+            row = {"actor": f"dr-{i}", "action": "a", "subject": "s", "detail": {}}
+            await database.write(partial(audit.append, time=NOW, **row))
 
         await asyncio.gather(*(write(i) for i in range(20)))
-        async with database.read() as connection:
-            log = await audit.read_log(connection)
+        log = await database.read(audit.read_log)
         await database.close()
         return log
 

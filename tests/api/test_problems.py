@@ -75,7 +75,7 @@ def test_a_surprise_is_500_without_its_words(serve, body, capfd) -> None:
         def fail(*args: object) -> None:
             raise KeyError(SECRET)
 
-        running.app.state.server.reviews._inputs.add = fail
+        running.app.state.server.kits.active.inputs.add = fail
         check(client.post("/v1/cases", json=body(0)), "internal-error")
     said = "".join(capfd.readouterr())
     assert "KeyError" in said
