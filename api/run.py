@@ -11,7 +11,8 @@ from typing import Any
 from langgraph.types import Command
 
 from agent.workflow.graph import CaseGraph
-from agent.workflow.nodes import CLINICIAN, WAIT
+from agent.workflow.nodes import WAIT
+from agent.workflow.people import CLINICIAN
 from agent.workflow.run import RunResult, recover
 from agent.workflow.state import CaseState, new_case
 from api.store import cases as store

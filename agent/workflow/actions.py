@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from agent.workflow.state import ReasonCode, Record
 
@@ -77,3 +77,5 @@ ClinicianAction = Annotated[
     Accept | Override | SendBack | RequestTransfer | MarkUnreliable | RaiseUrgency | Retry,
     Field(discriminator="action"),
 ]
+ANY_ACTION: TypeAdapter[ClinicianAction] = TypeAdapter(ClinicianAction)
+"""Reads any of them from plain JSON."""

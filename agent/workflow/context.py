@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float32
 
 from agent.workflow.budget import DayBudget
 from agent.workflow.grid import GridWatch
+from agent.workflow.insight import Insight
 from agent.workflow.limits import Asked, SpendLimits
 from agent.workflow.policybook import PolicyBook
 from agent.workflow.protocols import Monitor, Student
@@ -54,9 +55,13 @@ class ReviewServices:
         energy: energies per modality and transfer.
         budget: the day's carbon.
         config: session settings that the policies were trained with.
-        prepared: gives the prepared features of a case by its opaque id.
+        prepared: gives the prepared features of a case by its opaque id, without the modalities
+            that are named.
         clock: now, aware, UTC.
+        insight: what explains a case and watches it, without an effect on it.
         limits: the operator's limits on emissions.
+        second_review_above: uncertainty (entropy, bits) above which two reviewers have to agree;
+            None asks for one always.
     """
 
     student: Student
@@ -69,9 +74,11 @@ class ReviewServices:
     energy: CaseEnergy
     budget: DayBudget
     config: SessionConfig
-    prepared: Callable[[str], Awaitable[Any]]
+    prepared: Callable[[str, frozenset[str]], Awaitable[Any]]
     clock: Callable[[], datetime]
+    insight: Insight
     limits: SpendLimits = field(default_factory=SpendLimits)
+    second_review_above: float | None = None
 
     @cached_property
     def source_of(self) -> Mapping[str, str]:
@@ -109,6 +116,10 @@ def slack_h(services: ReviewServices, state: CaseState, at: datetime) -> float:
     return services.config.slack_h(state.get("urgency", 0.0))
 
 
+def _may_wait(state: CaseState) -> bool:
+    return not state.get("deferred", False) and "explanation" not in state
+
+
 def planned_wait(
     services: ReviewServices,
     state: CaseState,
@@ -118,10 +129,10 @@ def planned_wait(
 ) -> Plan | None:
     """When the scheduler would look at the case again; None if waiting brings nothing.
 
-    A case is deferred once at most, as in the environment, and not if nothing that it could run
-    has a pipeline ahead.
+    A case is deferred once at most, as in the environment, not if nothing that it could run has a
+    pipeline ahead, and not once a clinician has looked at it.
     """
-    if state.get("deferred", False):
+    if not _may_wait(state):
         return None
     terms = WaitTerms(
         limit=at + timedelta(hours=slack_h(services, state, at)),
@@ -207,12 +218,11 @@ def situation(services: ReviewServices, state: CaseState, at: datetime) -> Situa
 
 def asked_of(services: ReviewServices, state: CaseState, seen: Situation, at: datetime) -> Asked:
     """The case as the limits look at it; one that was deferred before cannot wait again."""
-    waited = state.get("deferred", False)
     return Asked(
         options=seen.options,
         mask=seen.mask,
         session=state.get("session"),
-        slack_h=0.0 if waited else slack_h(services, state, at),
+        slack_h=slack_h(services, state, at) if _may_wait(state) else 0.0,
         carbon=CarbonView.model_validate(state["carbon"]),
         at=at,
         defer=services.catalogue.defer,

@@ -163,6 +163,7 @@ def replay_kit(
     policy: str = "rule",
     monitor: StillMonitor | None = None,
     budget_g_co2e: float = 1e9,
+    shadow: Sequence[str] = (),
 ) -> ReviewKit:
     """A kit over a table: real observation, mask, gain and policies; a replayed student.
 
@@ -172,6 +173,7 @@ def replay_kit(
         policy: the name that decides where a case names none.
         monitor: the grid; a still one without a forecast by default.
         budget_g_co2e: the day's budget.
+        shadow: policies that decide silently.
     """
     return assemble(
         evidence,
@@ -184,6 +186,7 @@ def replay_kit(
         policy=policy,
         seen_in_training=frozenset(evidence.case_id).__contains__,
         budget_g_co2e_per_day=budget_g_co2e,
+        shadow=shadow,
     )
 
 

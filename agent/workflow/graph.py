@@ -2,12 +2,16 @@
 
 intake -> sense_carbon -> assess -> decide -> transfer (back to assess) | defer -> wait (back to
 sense_carbon) | explain -> clinician -> record. A transfer's result is at hand at once, so the
-grid is read again only after a wait.
+grid is read again only after a wait or when a person sets something going.
+
+The clinician may ask for a transfer (sense_carbon -> request -> transfer -> assess -> explain),
+leave a modality out (sense_carbon -> assess -> decide -> ...), or need a second reviewer. A node
+that fails for good leads to parked, where a person may have it tried again.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,66 +21,127 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.errors import NodeError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
 
-from agent.workflow import nodes
+from agent.workflow import nodes, people
 from agent.workflow.context import ReviewServices
+from agent.workflow.faults import NodeLimits, parker
 from agent.workflow.state import CaseState, NodeOutput, Spent
 from envs.catalogue import DEFER, FINALISE
 
 BUSY_TIMEOUT_MS = 5000
-NODES: tuple[str, ...] = (
-    "intake", "sense_carbon", "assess", "decide", "transfer",
-    "defer", "wait", "explain", "clinician", "record",
-)  # fmt: skip
+NEXT: dict[str, tuple[str, ...]] = {
+    "intake": ("sense_carbon",),
+    "sense_carbon": ("assess", "request"),
+    "assess": ("decide", "explain"),
+    "decide": ("explain", "defer", "transfer"),
+    "transfer": ("assess",),
+    "defer": ("wait",),
+    "wait": ("sense_carbon",),
+    "request": ("transfer", "clinician"),
+    "explain": ("clinician",),
+    "clinician": ("record", "second", "sense_carbon", "clinician"),
+    "second": ("record", "second"),
+    "parked": (),
+    "record": (END,),
+}
+"""Which node may follow which; a parked case goes on wherever it failed."""
+NODES: tuple[str, ...] = tuple(NEXT)
+RESTS = ("wait", "clinician", "second", "parked")
+"""Nodes that do nothing before somebody answers: there is nothing to time."""
 
 Node = Callable[[ReviewServices, CaseState], Awaitable[NodeOutput]]
+Step = Callable[[CaseState], Awaitable[Command[Any]]]
 CaseGraph = CompiledStateGraph[Any, Any, Any, Any]
 
 
-def _bind(node: Node, services: ReviewServices) -> Callable[[CaseState], Awaitable[dict[str, Any]]]:
-    """A LangGraph node: what was constructed is what was validated, and goes on as plain JSON."""
+def _after(name: str, state: Mapping[str, Any]) -> str:
+    """The node that comes after one, from the state with what that node put out."""
+    asked = state.get("asked") is not None
+    if name == "sense_carbon":
+        return "request" if asked else "assess"
+    if name == "assess":
+        return "explain" if asked else "decide"
+    if name == "request":
+        return "transfer" if asked else "clinician"
+    if name == "decide":
+        return {FINALISE: "explain", DEFER: "defer"}.get(state["choice"]["action"], "transfer")
+    return str(state["onward"]) if name in ("clinician", "second", "parked") else NEXT[name][0]
 
-    async def run(state: CaseState) -> dict[str, Any]:
-        output = await node(services, state)
-        update = output.model_dump(mode="json", exclude_unset=True)
-        return update | _counted(state, output)
+
+def _bind(name: str, node: Node, services: ReviewServices) -> Step:
+    """A LangGraph node: what was constructed is what was validated, and goes on as plain JSON.
+
+    It says itself what comes next, which costs a fraction of what a conditional edge does.
+    """
+
+    async def run(state: CaseState) -> Command[Any]:
+        update = _update(state, await node(services, state))
+        return Command(update=update, goto=_after(name, {**state, **update}))
 
     return run
 
 
-def _counted(state: CaseState, output: NodeOutput) -> dict[str, Any]:
-    """The running totals after a node, and nothing left over in what holds its step's entries."""
-    spent = Spent.model_validate(state["spent"])
-    for charge in output.charges:
-        spent = spent.plus(charge)
-    totals = {"steps": state["steps"] + len(output.events)}
-    return totals | ({"spent": spent.model_dump(mode="json")} if output.charges else {})
+def _update(state: CaseState, output: NodeOutput) -> dict[str, Any]:
+    """A node's output as plain JSON, with the running totals after it."""
+    update = output.model_dump(mode="json", exclude_unset=True)
+    update["steps"] = state["steps"] + len(output.events)
+    if output.charges:
+        spent = Spent.model_validate(state["spent"])
+        for charge in output.charges:
+            spent = spent.plus(charge)
+        update["spent"] = spent.model_dump(mode="json")
+    return update
 
 
-def _after_decision(state: CaseState) -> str:
-    action = state["choice"]["action"]
-    return {FINALISE: "explain", DEFER: "defer"}.get(action, "transfer")
+def _park(services: ReviewServices) -> Callable[..., Awaitable[Command[Any]]]:
+    park = parker(services.clock)
+
+    async def on_error(state: CaseState, error: NodeError) -> Command[Any]:
+        return Command(update=_update(state, await park(state, error)), goto="parked")
+
+    return on_error
 
 
-def build_graph(services: ReviewServices, saver: BaseCheckpointSaver[Any]) -> CaseGraph:
-    """Compile the review graph over a checkpoint saver."""
+def build_graph(
+    services: ReviewServices,
+    saver: BaseCheckpointSaver[Any],
+    limits: NodeLimits | None = None,
+) -> CaseGraph:
+    """Compile the review graph over a checkpoint saver.
+
+    Args:
+        services: what the nodes ask of the world.
+        saver: where every step is kept.
+        limits: how often and how long a node is tried; the defaults of :class:`NodeLimits`.
+    """
+    limits = limits or NodeLimits()
     graph = StateGraph(CaseState)
-    for name in NODES:
-        graph.add_node(name, _bind(getattr(nodes, name), services))  # type: ignore[call-overload]
+    graph.set_node_defaults(retry_policy=limits.retry_policy(), error_handler=_park(services))
+    for name, then in NEXT.items():
+        work = getattr(people if hasattr(people, name) else nodes, name)
+        graph.add_node(
+            name,
+            _bind(name, work, services),  # type: ignore[call-overload]
+            destinations=then or tuple(NEXT),
+            timeout=None if name in RESTS else limits.timeout_s,
+        )
     graph.add_edge(START, "intake")
-    graph.add_edge("intake", "sense_carbon")
-    graph.add_edge("sense_carbon", "assess")
-    graph.add_edge("assess", "decide")
-    graph.add_conditional_edges("decide", _after_decision, ["transfer", "defer", "explain"])
-    graph.add_edge("transfer", "assess")
-    graph.add_edge("defer", "wait")
-    graph.add_edge("wait", "sense_carbon")
-    graph.add_edge("explain", "clinician")
-    graph.add_edge("clinician", "record")
-    graph.add_edge("record", END)
     return graph.compile(checkpointer=saver)
+
+
+class CheckpointSerializer(JsonPlusSerializer):
+    """Msgpack without foreign types; of an error only its name is kept.
+
+    An error's words may quote what it could not take, and checkpoints hold no patient's data.
+    """
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        """Write a value."""
+        return super().dumps_typed(type(obj).__name__ if isinstance(obj, BaseException) else obj)
 
 
 def strict_serializer() -> JsonPlusSerializer:
@@ -84,7 +149,7 @@ def strict_serializer() -> JsonPlusSerializer:
 
     The state is plain JSON, so the explicit allow-list of own types is empty.
     """
-    return JsonPlusSerializer(allowed_msgpack_modules=None, pickle_fallback=False)
+    return CheckpointSerializer(allowed_msgpack_modules=None, pickle_fallback=False)
 
 
 def memory_saver() -> InMemorySaver:

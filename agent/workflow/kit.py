@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from agent.policies.plan_settings import KINDS
 from agent.policies.protocol import Policy
 from agent.workflow.budget import DayBudget
 from agent.workflow.context import CaseEnergy, ReviewServices
+from agent.workflow.insight import Insight
 from agent.workflow.limits import SpendLimits
 from agent.workflow.policybook import PolicyBook
 from agent.workflow.protocols import Monitor, Student
@@ -57,13 +58,15 @@ class ReviewKit:
     budget: DayBudget
     config: SessionConfig
     seen_in_training: Callable[[str], bool]
+    insight: Insight
     limits: SpendLimits = field(default_factory=SpendLimits)
 
     def services(
         self,
         *,
-        prepared: Callable[[str], Awaitable[Any]],
+        prepared: Callable[[str, frozenset[str]], Awaitable[Any]],
         clock: Callable[[], datetime],
+        second_review_above: float | None = None,
     ) -> ReviewServices:
         """What the graph's nodes are given."""
         return ReviewServices(
@@ -79,7 +82,9 @@ class ReviewKit:
             config=self.config,
             prepared=prepared,
             clock=clock,
+            insight=self.insight,
             limits=self.limits,
+            second_review_above=second_review_above,
         )
 
 
@@ -94,6 +99,7 @@ def assemble(
     seen_in_training: Callable[[str], bool],
     config: SessionConfig | None = None,
     budget_g_co2e_per_day: float | None = None,
+    shadow: Sequence[str] = (),
 ) -> ReviewKit:
     """Put a kit together around an evidence table.
 
@@ -111,6 +117,10 @@ def assemble(
         config: session settings; the policies' defaults.
         budget_g_co2e_per_day: the day's carbon; by default ``budget_fraction`` of what processing
             everything would emit for ``n_cases`` average patients at the intensity now.
+        shadow: names or directories of policies that decide silently beside the acting one.
+
+    Raises:
+        AgentError: if a silent policy cannot be made.
     """
     config = config or SessionConfig()
     names = tuple(t.name for t in evidence.transfers)
@@ -120,6 +130,8 @@ def assemble(
         budget_g_co2e_per_day = default_budget_g_co2e(
             evidence, config, float(monitor.now().g_per_kwh)
         )
+    counts = class_counts_of(evidence, config)
+    gain = GainModel.fit(evidence, np.arange(evidence.n_patients), *counts)
     return ReviewKit(
         identity=identity,
         student=student,
@@ -132,9 +144,7 @@ def assemble(
         sets=evidence.sets,
         layout=layout,
         catalogue=catalogue,
-        gain=GainModel.fit(
-            evidence, np.arange(evidence.n_patients), *class_counts_of(evidence, config)
-        ),
+        gain=gain,
         energy=CaseEnergy(
             pipeline_kwh=dict(zip(evidence.modalities, map(float, evidence.pipeline_kwh))),
             transfer_kwh=dict(zip(names, map(float, evidence.transfer_kwh))),
@@ -144,6 +154,13 @@ def assemble(
         budget=DayBudget(g_co2e_per_day=budget_g_co2e_per_day, cases_per_day=config.n_cases),
         config=config,
         seen_in_training=seen_in_training,
+        insight=Insight.of(
+            evidence,
+            gain=gain,
+            masks_unaffordable=config.masks_unaffordable,
+            make_policy=make_policy,
+            shadow=shadow,
+        ),
     )
 
 

@@ -130,6 +130,17 @@ def under_limits(
     ))  # fmt: skip
 
 
+def standing_of(
+    limits: SpendLimits, option: Option, *, at: datetime, session: str | None
+) -> tuple[str, str]:
+    """What the limits say to one transfer, and which of them say it, in words."""
+    met = limits.status(at, session=session, cost_g_co2e=option.g_co2e or 0.0)
+    verdict = strictest(met)
+    if verdict == "proceed":
+        return verdict, ""
+    return verdict, _standing([status for status in met if status.action == verdict], option)
+
+
 def _met(limits: SpendLimits, asked: Asked) -> dict[int, tuple[BudgetStatus, ...]]:
     """What each open transfer would meet."""
     if not limits.budgets:

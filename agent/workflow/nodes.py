@@ -23,6 +23,8 @@ from agent.workflow.context import (
 from agent.workflow.errors import WorkflowError
 from agent.workflow.explain import explain_case
 from agent.workflow.limits import under_limits
+from agent.workflow.people import needs_second
+from agent.workflow.requests import requested
 from agent.workflow.state import (
     AssessmentRecord,
     AssessOutput,
@@ -30,19 +32,16 @@ from agent.workflow.state import (
     CaseState,
     Charge,
     Choice,
-    ClinicianOutput,
     DecideOutput,
-    Decision,
     DeferOutput,
     Event,
     EventKind,
     ExplainOutput,
     IntakeOutput,
     Option,
-    Outcome,
     Plan,
     Reading,
-    RecordOutput,
+    RequestOutput,
     SenseOutput,
     TransferOutput,
     Waited,
@@ -52,7 +51,6 @@ from carbon.meter import EnergyReading, energy_window
 from envs.catalogue import DEFER
 
 WAIT = "wait"
-CLINICIAN = "clinician"
 
 
 def _event(state: CaseState, kind: EventKind, at: datetime, data: dict[str, Any]) -> Event:
@@ -62,7 +60,7 @@ def _event(state: CaseState, kind: EventKind, at: datetime, data: dict[str, Any]
 async def intake(services: ReviewServices, state: CaseState) -> IntakeOutput:
     """Check the features, note what is there, and settle who decides."""
     at = services.clock()
-    prepared = await services.prepared(state["case"])
+    prepared = await services.prepared(state["case"], frozenset())
     acting = services.policies.acting(state.get("policy"))
     present = [m for m in services.layout.modalities if m in prepared.present]
     quality = {m: float(prepared.quality.get(m, 0.0)) for m in present}
@@ -108,7 +106,7 @@ def _with_last(state: CaseState, waited: Waited) -> list[Waited]:
 
 async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     """Score the case with the evidence gathered so far; meter what that takes."""
-    prepared = await services.prepared(state["case"])
+    prepared = await services.prepared(state["case"], frozenset(state.get("unreliable", ())))
     stage = f"inference:{state['assessments']}"
     with energy_window(services.monitor.meter) as window:
         scored = services.student.assess(prepared, state["transfers_run"])
@@ -229,7 +227,8 @@ def _reserve(services: ReviewServices, state: CaseState, option: Option, at: dat
 async def transfer(services: ReviewServices, state: CaseState) -> TransferOutput:
     """Bring in one more modality's knowledge; charge its declared pipeline."""
     at = services.clock()
-    name = state["choice"]["action"]
+    asked = state.get("asked")
+    name = asked["transfer"] if asked else state["choice"]["action"]
     processed = state["assessment"]["processed"]
     pipeline_kwh, _ = transfer_energy_kwh(services, name, processed)
     intensity = CarbonView.model_validate(state["carbon"]).now
@@ -246,7 +245,7 @@ async def transfer(services: ReviewServices, state: CaseState) -> TransferOutput
     services.limits.charge(
         state["case"], charge.stage, at, charge.g_co2e, session=state.get("session")
     )
-    data = {"transfer": name, "charge": charge}
+    data = {"transfer": name, "charge": charge, "asked_by": asked["reviewer"] if asked else None}
     return TransferOutput(
         transfers_run=[*state["transfers_run"], name],
         charges=[charge],
@@ -266,39 +265,52 @@ async def wait(services: ReviewServices, state: CaseState) -> WaitOutput:
     """Wait, durably, until someone or the clock wakes the case."""
     # Nothing may come before the interrupt: a resumed node starts again from its top.
     woken = interrupt({"kind": WAIT, "plan": state["plan"]})
-    at = services.clock()
+    at, before = services.clock(), state.get("urgency", 0.0)
     planned = datetime.fromisoformat(str((state["plan"] or {})["wake_at"]))
     data = {"by": str(woken["by"]), "early": at < planned - timedelta(seconds=1)}
+    events = [_event(state, "wake", at, data)]
+    urgency = max(before, float(woken.get("urgency", before)))
+    if urgency > before:
+        raised = {"reviewer": data["by"], "before": before, "urgency": urgency}
+        events.append(Event(seq=state["steps"] + 1, kind="urgency", time=at, data=raised))
     waited = Waited.model_validate(state["waits"][-1] | {"woken_at": at, "by": data["by"]})
+    answered = max(state.get("answered", 0), int(woken.get("round", -1)) + 1)
     return WaitOutput(
-        plan=None, waits=_with_last(state, waited), events=[_event(state, "wake", at, data)]
+        plan=None,
+        waits=_with_last(state, waited),
+        urgency=urgency,
+        answered=answered,
+        events=events,
     )
+
+
+async def request(services: ReviewServices, state: CaseState) -> RequestOutput:
+    """Let a requested transfer run unless it cannot or a hard limit forbids it."""
+    at, asked = services.clock(), state["asked"] or {}
+    ruling = requested(services, state, asked["transfer"], at)
+    data = {
+        **asked,
+        "energy_kwh": ruling.energy_kwh,
+        "g_co2e": ruling.g_co2e,
+        "refused": ruling.refused,
+        "note": ruling.note,
+    }
+    event = _event(state, "request", at, data)
+    if ruling.refused is not None:
+        return RequestOutput(asked=None, events=[event])
+    stage = f"transfer:{asked['transfer']}"
+    session = state.get("session")
+    services.limits.charge(state["case"], stage, at, ruling.pipeline_g_co2e, session=session)
+    if ruling.note is None:
+        return RequestOutput(asked=asked, events=[event])
+    notes = [*state.get("limit_notes", []), ruling.note]
+    return RequestOutput(asked=asked, limit_notes=notes, events=[event])
 
 
 async def explain(services: ReviewServices, state: CaseState) -> ExplainOutput:
     """Put together what the clinician reads."""
     explanation = explain_case(state, services.layout.modalities)
+    if needs_second(explanation.probability, services.second_review_above):
+        explanation = explanation.model_copy(update={"second_review": True})
     event = _event(state, "explanation", services.clock(), dict(explanation))
-    return ExplainOutput(explanation=explanation, events=[event])
-
-
-async def clinician(services: ReviewServices, state: CaseState) -> ClinicianOutput:
-    """Wait for the clinician's decision."""
-    # Nothing may come before the interrupt: a resumed node starts again from its top.
-    answer = interrupt({"kind": CLINICIAN})
-    decision = Decision.model_validate(answer)
-    event = _event(state, "decision", services.clock(), dict(decision))
-    return ClinicianOutput(decision=decision, events=[event])
-
-
-async def record(services: ReviewServices, state: CaseState) -> RecordOutput:
-    """Close the review with what the clinician decided."""
-    decision = Decision.model_validate(state["decision"])
-    if decision.action == "send_back":
-        outcome = Outcome(status="sent_back", result=None, decision=decision)
-    else:
-        suggested = state["explanation"]["suggestion"]
-        result = decision.result if decision.action == "override" else suggested
-        outcome = Outcome(status="recorded", result=result, decision=decision)
-    event = _event(state, "record", services.clock(), dict(outcome))
-    return RecordOutput(outcome=outcome, events=[event])
+    return ExplainOutput(explanation=explanation, asked=None, opinions=[], events=[event])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def open_kit(
     config: SessionConfig | None = None,
     budget_g_co2e_per_day: float | None = None,
     precision: str | None = None,
+    shadow: Sequence[str] = (),
 ) -> ReviewKit:
     """Open a bundle.
 
@@ -48,11 +50,13 @@ def open_kit(
         config: session settings.
         budget_g_co2e_per_day: see :func:`agent.workflow.kit.assemble`.
         precision: ``fp32`` or ``int8``; by default the student that the bundle's training chose.
+        shadow: names or folders of policies that decide silently beside the acting one.
 
     Raises:
         BundleError: if the bundle is incomplete or altered, or has no student of that precision.
-        PolicyError: if ``policy`` names nothing. One that is there but cannot be read is no error:
-            the rule decides then, and each case says so.
+        PolicyError: if ``policy`` names nothing, or a silent policy cannot be made. A deciding one
+            that is there but cannot be read is no error: the rule decides then, and each case
+            says so.
     """
     student = StudentRuntime.open(bundle, precision=precision)
     evidence = EvidenceTable.load(student.bundle.file(EVIDENCE))
@@ -87,6 +91,7 @@ def open_kit(
         seen_in_training=lambda case_id: hash_case_id(case_id) in trained,
         config=config,
         budget_g_co2e_per_day=budget_g_co2e_per_day,
+        shadow=shadow,
     )
 
 

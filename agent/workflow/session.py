@@ -11,7 +11,8 @@ from langgraph.types import Command
 from agent.workflow.errors import CaseNotWaitingError
 from agent.workflow.graph import CaseGraph, build_graph, memory_saver
 from agent.workflow.kit import ReviewKit
-from agent.workflow.nodes import CLINICIAN, WAIT
+from agent.workflow.nodes import WAIT
+from agent.workflow.people import CLINICIAN
 from agent.workflow.protocols import Features
 from agent.workflow.run import RunResult, follow
 from agent.workflow.state import CaseState, Decision
@@ -25,12 +26,13 @@ class ReviewSession:
     def __init__(self, kit: ReviewKit, *, clock: Callable[[], datetime]) -> None:
         """Build the graph."""
         self._kit = kit
-        self._features: dict[str, Any] = {}
+        self._features: dict[str, Features] = {}
         services = kit.services(prepared=self._prepared, clock=clock)
         self._graph: CaseGraph = build_graph(services, memory_saver())
 
-    async def _prepared(self, case: str) -> Any:
-        return self._features[case]
+    async def _prepared(self, case: str, without: frozenset[str]) -> Any:
+        kept = {m: None if m in without else row for m, row in self._features[case].items()}
+        return self._kit.student.prepare(kept)
 
     async def review(self, case: CaseState, features: Features) -> RunResult:
         """Carry a case to the clinician; a deferral is noted and not waited for.
@@ -38,10 +40,10 @@ class ReviewSession:
         Raises:
             FeatureError: if the bundle cannot take the features.
         """
-        self._features[case["case"]] = self._kit.student.prepare(features)
+        self._kit.student.prepare(features)
+        self._features[case["case"]] = features
         result = await follow(self._graph, case["case"], case)
         if result.waits_for == WAIT:
-            result.waits_for = None
             woken: Command[Any] = Command(resume={"by": AT_ONCE})
             result = await follow(self._graph, case["case"], woken, result=result)
         return result
@@ -54,8 +56,8 @@ class ReviewSession:
         """
         if result.waits_for != CLINICIAN:
             raise CaseNotWaitingError("The case does not wait for a clinician's decision.")
-        result.waits_for = None
-        answer: Command[Any] = Command(resume=decision.model_dump(mode="json"))
+        taken = decision.model_dump(mode="json", exclude_none=True)
+        answer: Command[Any] = Command(resume=taken)
         return await follow(self._graph, case_id, answer, result=result)
 
     async def forget(self, case_id: str) -> None:

@@ -18,11 +18,12 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.workflow.told import AxisTried, PeerGroup
+from agent.workflow.told import AxisTried, DriftRow, PeerGroup
 
 EventKind = Literal[
     "intake", "carbon", "assessment", "choice", "transfer",
-    "deferral", "wake", "explanation", "decision", "record",
+    "deferral", "wake", "explanation", "opinion", "request", "unreliable", "urgency", "parked",
+    "decision", "record",
 ]  # fmt: skip
 EnergyBasis = Literal["measured", "modelled"]
 IntensityKind = Literal["measured", "forecast", "estimated", "fallback"]
@@ -228,6 +229,7 @@ class Explanation(Record):
     conformal_set: list[str] = []
     conformal_level: float | None = None
     weighting: dict[str, ModalityWeight] = {}
+    second_review: bool = False
     uncertainty_bits: float | None = None
     steps: list[str] = []
     changes: list[AxisTried] = []
@@ -235,6 +237,7 @@ class Explanation(Record):
     drift: list[str] = []
     unreliable: list[str] = []
     requested: list[str] = []
+    watched: DriftRow | None = None
 
 
 class Decision(Record):
@@ -249,12 +252,33 @@ class Decision(Record):
     round: int = 0
 
 
+class Opinion(Record):
+    """What one reviewer holds of a case that takes two; ``result`` is None without a suggestion."""
+
+    reviewer: str
+    decided_at: datetime
+    action: Literal["accept", "override"]
+    result: Literal["negative", "positive"] | None
+    reason_code: ReasonCode | None = None
+    comment: str = ""
+    round: int = 0
+
+
+class Failure(Record):
+    """Why a case is parked; ``reason`` never quotes a value of the patient's data."""
+
+    node: str
+    error: str
+    reason: str
+
+
 class Outcome(Record):
-    """How the review ended."""
+    """How the review ended, and the opinions of a case that took two reviewers."""
 
     status: Literal["recorded", "sent_back"]
     result: Literal["negative", "positive"] | None
     decision: Decision
+    opinions: list[Opinion] = []
 
 
 class Event(Record):
@@ -322,22 +346,53 @@ class DeferOutput(NodeOutput):
 
 
 class WaitOutput(NodeOutput):
-    """The case was woken; the plan is spent."""
+    """The case was woken, perhaps because it became more urgent; the plan is spent."""
 
     plan: None = None
     waits: list[Waited]
+    urgency: float = Field(default=0.0, ge=0, le=1)
+    answered: int = Field(default=0, ge=0)
 
 
 class ExplainOutput(NodeOutput):
-    """The explanation that the clinician reads."""
+    """The explanation that the clinician reads; opinions on an earlier one no longer count."""
 
     explanation: Explanation
+    asked: None = None
+    opinions: list[Opinion] = []
 
 
-class ClinicianOutput(NodeOutput):
-    """The clinician's decision."""
+class RequestOutput(NodeOutput):
+    """Whether a requested transfer may run; ``asked`` is None if it may not."""
 
-    decision: Decision
+    asked: dict[str, Any] | None
+    limit_notes: list[str] = []
+
+
+class PersonOutput(NodeOutput):
+    """What a person did, what that changes, and the node that comes next.
+
+    ``answered`` is one more than the round of the last action that was carried out; ``asked`` is
+    the request that is under way.
+    """
+
+    onward: str
+    answered: int = Field(ge=0)
+    decision: Decision | None = None
+    opinions: list[Opinion] = []
+    asked: dict[str, Any] | None = None
+    requests: list[dict[str, Any]] = []
+    unreliable: list[str] = []
+    present: list[str] = []
+    transfers_run: list[str] = []
+    urgency: float = Field(default=0.0, ge=0, le=1)
+    failure: Failure | None = None
+
+
+class ParkOutput(NodeOutput):
+    """The case is set aside for a person."""
+
+    failure: Failure
 
 
 class RecordOutput(NodeOutput):
@@ -371,6 +426,11 @@ class CaseState(TypedDict, total=False):
     explanation: dict[str, Any]
     decision: dict[str, Any]
     outcome: dict[str, Any]
+    onward: str
+    answered: int
+    asked: dict[str, Any] | None
+    opinions: list[dict[str, Any]]
+    failure: dict[str, Any] | None
     spent: dict[str, Any]
     waits: list[dict[str, Any]]
     told: list[str]

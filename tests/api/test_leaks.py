@@ -63,7 +63,7 @@ def test_observation_has_no_label_and_does_not_depend_on_it(evidence) -> None:
         made = replay_kit(table, make_policy=make_policy)
         made = replace(made, gain=replay_kit(evidence, make_policy=make_policy).gain)
 
-        async def prepared(case: str):
+        async def prepared(case: str, without: frozenset[str]):
             return made.student.prepare(row_features(table, row))
 
         services = made.services(prepared=prepared, clock=lambda: now)

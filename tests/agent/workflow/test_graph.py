@@ -34,7 +34,7 @@ def evidence() -> EvidenceTable:
 def services_of(evidence: EvidenceTable, *, clock: Any = None, row: int = 0, **kit: Any) -> Any:
     made = replay_kit(evidence, make_policy=kit.pop("make_policy", make_policy), **kit)
 
-    async def prepared(case: str) -> Any:
+    async def prepared(case: str, without: Any = frozenset()) -> Any:
         return made.student.prepare(row_features(evidence, row))
 
     return made.services(prepared=prepared, clock=clock or (lambda: NOW))
@@ -69,7 +69,7 @@ def test_case_goes_to_the_clinician_and_is_recorded(evidence: EvidenceTable) -> 
 def test_cautions_about_the_values_reach_whoever_decides(evidence: EvidenceTable) -> None:
     services = services_of(evidence, policy="never")
 
-    async def prepared(case: str) -> Any:
+    async def prepared(case: str, without: Any = frozenset()) -> Any:
         return replace(await services.prepared(case), cautions=("clinical: check 'age'.",))
 
     told = replace(services, prepared=prepared)

@@ -47,7 +47,7 @@ def review(
     kit = replay_kit(evidence, make_policy=make_policy, policy=EVERYTHING, monitor=StillMonitor())
     row = int(np.flatnonzero(evidence.present.all(axis=1))[0])
 
-    async def prepared(_: str) -> Any:
+    async def prepared(_: str, without: Any) -> Any:
         return kit.student.prepare(row_features(evidence, row))
 
     async def run() -> RunResult:

@@ -36,7 +36,7 @@ def kit_of(policy: str, evidence: EvidenceTable = EVIDENCE, **ahead: Any) -> Rev
 
 
 def review(kit: ReviewKit, policy: str) -> RunResult:
-    async def prepared(case: str) -> Any:
+    async def prepared(case: str, without: Any = frozenset()) -> Any:
         return kit.student.prepare(row_features(EVIDENCE, ROW))
 
     async def run() -> RunResult:
@@ -77,7 +77,7 @@ def test_a_live_case_waits_only_for_what_is_worth_it() -> None:
 def test_the_observation_says_what_is_known_of_the_day() -> None:
     kit = kit_of("planner")
 
-    async def prepared(case: str) -> Any:
+    async def prepared(case: str, without: Any = frozenset()) -> Any:
         return kit.student.prepare(row_features(EVIDENCE, ROW))
 
     services = kit.services(prepared=prepared, clock=lambda: AT)

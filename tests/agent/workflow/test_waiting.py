@@ -184,7 +184,7 @@ def review(urgency: float, *, hours: dict[str, float] | None = None) -> RunResul
         policy="defer-first", monitor=StillMonitor(g_per_kwh=300.0, ahead=(250.0,) * 11 + (50.0,)),
     )  # fmt: skip
 
-    async def prepared(case: str) -> Any:
+    async def prepared(case: str, without: Any = frozenset()) -> Any:
         return kit.student.prepare(row_features(evidence, row))
 
     async def run() -> RunResult:
