@@ -1,9 +1,19 @@
-"""The explanation of a review: deterministic sentences and figures; nothing names a patient."""
+"""The explanation of a review: deterministic sentences and figures; nothing names a patient.
+
+What each step did is told by :mod:`agent.workflow.steps`, what would have changed a choice by
+:mod:`agent.workflow.changes`, patients like this one by :mod:`agent.workflow.peers`, and what makes
+the case unlike the training patients by :mod:`agent.workflow.drift`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log2
 
+from agent.workflow.changes import change_lines
+from agent.workflow.insight import Insight, Watched
+from agent.workflow.peers import peer_lines
 from agent.workflow.state import (
     AssessmentRecord,
     CaseState,
@@ -12,58 +22,159 @@ from agent.workflow.state import (
     Spent,
     Waited,
 )
+from agent.workflow.steps import request_line
+from agent.workflow.told import AxisTried, PeerGroup
 from distill.contributions import by_source
 
 THRESHOLD = 0.5
 
 
-def explain_case(state: CaseState, modalities: Sequence[str]) -> Explanation:
+def explain_case(
+    state: CaseState,
+    modalities: Sequence[str],
+    insight: Insight | None = None,
+    outside: Mapping[str, tuple[int, int] | None] | None = None,
+) -> Explanation:
     """Explain the state that the agent stopped in.
 
     The suggestion is the class on the student's side of one half; the clinician decides.
+
+    Args:
+        state: the case.
+        modalities: of the bundle, clinical first.
+        insight: patients like this one and the training cohort; left out, neither is told.
+        outside: by modality, numbers outside their training range, of how many known ones.
     """
     view = AssessmentRecord.model_validate(state["assessment"])
-    spent = Spent.model_validate(state["spent"])
-    suggestion = "positive" if view.probability >= THRESHOLD else "negative"
-    measured, modelled = spent.energy_kwh_measured, spent.energy_kwh_modelled
-    g_co2e, unmeasured = spent.g_co2e, spent.unmeasured
-    absent = [m for m in modalities if m not in state["present"]]
-    weighting = _weighting(view, state.get("quality", {}))
-    lines = [
-        *_probability_lines(state, view),
-        *_conformal_lines(view),
-        *_weight_lines(weighting),
-        *_evidence_lines(state, view, absent),
-        *_waiting_lines(state),
-        f"Energy: {modelled:.4g} kWh modelled, {measured:.4g} kWh measured; together with the "
-        f"grid at the time {g_co2e:.4g} g CO2e"
-        + (f"; without a figure: {'; '.join(unmeasured)}." if unmeasured else "."),
-        f"Stopped by policy {state['choice']['policy']}: {state['choice']['reason']}",
-        *_caution_lines(state),
-    ]
+    known = _Known(
+        view=view,
+        spent=Spent.model_validate(state["spent"]),
+        peers=_peers(state, view, insight),
+        watched=_watched(state, view, insight, outside or {}),
+        changes=[AxisTried.model_validate(axis) for axis in state.get("changes", [])],
+        absent=[m for m in modalities if m not in _sent(state)],
+        weighting=_weighting(view, state.get("quality", {})),
+        requested=_requested(state),
+    )
     return Explanation(
-        suggestion=suggestion,
+        suggestion="positive" if view.probability >= THRESHOLD else "negative",
         probability=view.probability,
         probability_clinical_only=state["probability_clinical_only"],
-        lines=lines,
+        lines=_lines(state, known),
         contributions=dict(view.token_logit),
-        missing=absent,
-        energy_kwh_modelled=modelled,
-        energy_kwh_measured=measured,
-        g_co2e=g_co2e,
-        unmeasured=unmeasured,
+        missing=known.absent,
+        **known.spent.model_dump(),
         cautions=state.get("cautions", []),
         conformal_set=view.conformal_set,
         conformal_level=view.conformal_level,
-        weighting=weighting,
+        weighting=known.weighting,
+        uncertainty_bits=uncertainty_bits(view.probability),
+        steps=state.get("told", []),
+        changes=known.changes,
+        peers=known.peers,
+        drift=known.drift,
+        unreliable=state.get("unreliable", []),
+        requested=known.requested,
+        watched=known.watched.row if known.watched else None,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What an explanation is put together from."""
+
+    view: AssessmentRecord
+    spent: Spent
+    peers: PeerGroup | None
+    watched: Watched | None
+    changes: list[AxisTried]
+    absent: list[str]
+    weighting: dict[str, ModalityWeight]
+    requested: list[str]
+
+    @property
+    def drift(self) -> list[str]:
+        return self.watched.flags if self.watched else []
+
+
+def _lines(state: CaseState, known: _Known) -> list[str]:
+    return [
+        *_probability_lines(state, known.view),
+        *_conformal_lines(known.view),
+        *_weight_lines(known.weighting),
+        *_evidence_lines(state, known.view, known.absent),
+        *known.requested,
+        *_waiting_lines(state),
+        _spent_line(known.spent),
+        f"Stopped by policy {state['choice']['policy']}: {state['choice']['reason']}",
+        *_change_lines(state, known.changes),
+        *peer_lines(known.peers),
+        *(f"Unlike the training patients: {flag}" for flag in known.drift),
+        *_caution_lines(state),
+    ]
+
+
+def uncertainty_bits(probability: float) -> float:
+    """Entropy of a probability, bits: 0 where it is certain, 1 at one half."""
+    return -sum(p * log2(p) for p in (probability, 1.0 - probability) if p > 0.0)
+
+
+def _sent(state: CaseState) -> list[str]:
+    """Modalities that came with the case, those left out as unreliable included."""
+    return [*state["present"], *state.get("unreliable", [])]
+
+
+def _peers(state: CaseState, view: AssessmentRecord, insight: Insight | None) -> PeerGroup | None:
+    if insight is None:
+        return None
+    return insight.peers.like(state["transfers_run"], state["present"], view.logit)
+
+
+def _watched(
+    state: CaseState,
+    view: AssessmentRecord,
+    insight: Insight | None,
+    outside: Mapping[str, tuple[int, int] | None],
+) -> Watched | None:
+    if insight is None:
+        return None
+    return insight.watched(
+        present=_sent(state),
+        quality=state.get("quality", {}),
+        outside=outside,
+        transfers_run=state["transfers_run"],
+        logit=view.logit,
+        probability_clinical_only=state["probability_clinical_only"],
+    )
+
+
+def _requested(state: CaseState) -> list[str]:
+    """What people asked for; a transfer that was refused was not run."""
+    lines = []
+    for asked in state.get("requests", []):
+        refused = asked.get("transfer") and asked["transfer"] not in state["transfers_run"]
+        lines.append(request_line(asked) + (" It is not among those run." if refused else ""))
+    return lines
+
+
+def _spent_line(spent: Spent) -> str:
+    unknown = f"; without a figure: {'; '.join(spent.unmeasured)}" if spent.unmeasured else ""
+    return (
+        f"Energy: {spent.energy_kwh_modelled:.4g} kWh modelled, {spent.energy_kwh_measured:.4g} "
+        f"kWh measured; together with the grid at the time {spent.g_co2e:.4g} g CO2e{unknown}."
+    )
+
+
+def _change_lines(state: CaseState, changes: Sequence[AxisTried]) -> list[str]:
+    told = change_lines(changes)
+    return [f"The last choice was {state['choice']['action']}.", *told] if told else []
 
 
 def _probability_lines(state: CaseState, view: AssessmentRecord) -> list[str]:
     before = state["probability_clinical_only"]
     return [
         f"Probability of the positive class {view.probability:.3f}; {before:.3f} with clinical "
-        "data alone.",
+        f"data alone. Uncertainty {uncertainty_bits(view.probability):.2f} bit.",
         f"The tokens disagree by {view.disagreement:.2f} in log-odds (standard deviation).",
         *_token_lines(view.token_logit),
     ]
@@ -122,6 +233,8 @@ def _evidence_lines(state: CaseState, view: AssessmentRecord, absent: list[str])
         lines.append(f"Available but not processed: {', '.join(spared)}.")
     if absent:
         lines.append(f"The case lacks: {', '.join(absent)}.")
+    if state.get("unreliable"):
+        lines.append(f"Left out as unreliable: {', '.join(state['unreliable'])}.")
     return lines
 
 

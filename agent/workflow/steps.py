@@ -189,13 +189,28 @@ def request_line(data: Data) -> str:
 
 
 def _requested(data: Data) -> list[str]:
-    return [request_line(data), f"Comment: {data['comment']}" if data.get("comment") else ""]
+    if data.get("action") == "retry":
+        head = f"Tried again at step {data.get('node', 'that failed')}{_by(data)}."
+    elif data.get("refused"):
+        what = str(data.get("action", "A request")).replace("_", " ").capitalize()
+        return [f"{what}{_by(data)} was refused: {data['refused']}"]
+    else:
+        head = request_line(data)
+    facts = ""
+    if data.get("g_co2e") is not None:
+        facts = f"It takes {data['energy_kwh']:.4g} kWh, {data['g_co2e']:.4g} gCO2e now."
+    dropped = data.get("transfers_dropped")
+    return [
+        head,
+        facts,
+        f"Dropped with it: {_listed(dropped)}." if dropped else "",
+        f"Carbon limit: {data['note']}" if data.get("note") else "",
+        f"Comment: {data['comment']}" if data.get("comment") else "",
+    ]
 
 
 def _parked(data: Data) -> list[str]:
-    reason = data.get("failure") or data.get("reason") or "no reason given"
-    step = f" at {data['node']}" if data.get("node") else ""
-    return [f"Parked{step}, a person has to look: {reason}"]
+    return [f"Parked: a person has to look. {data.get('reason') or 'No reason was given.'}"]
 
 
 def _decision(data: Data) -> list[str]:
@@ -207,8 +222,13 @@ def _decision(data: Data) -> list[str]:
 
 
 def _opinion(data: Data) -> list[str]:
-    result = data.get("result") or data.get("action", "")
-    return [f"Opinion{_by(data)}: {result}{_coded(data)}; a second reviewer has to agree."]
+    said = data.get("result") or data.get("action", "")
+    standing = {True: "as the reviewer before", False: "unlike the opinion before"}
+    agrees = standing.get(data.get("agrees"), "another reviewer has to agree")  # type: ignore[arg-type]
+    return [
+        f"Opinion{_by(data)}: {said}{_coded(data)}; {agrees}.",
+        f"Comment: {data['comment']}" if data.get("comment") else "",
+    ]
 
 
 def _record(data: Data) -> list[str]:
