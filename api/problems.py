@@ -72,6 +72,7 @@ TYPES: dict[str, ProblemType] = {
         _type("unsupported-media-type", 415, "The body is not JSON"),
         _type("invalid-request", 422, "The request does not fit the schema"),
         _type("invalid-features", 422, "The bundle cannot take these features"),
+        _type("invalid-fhir", 422, "The FHIR resource cannot be taken"),
         _type("unknown-policy", 422, "No such policy"),
         _type("unknown-cohort-case", 422, "The loaded cohort has no such case"),
         _type("unavailable-transfer", 422, "The case cannot take this transfer"),

@@ -122,6 +122,8 @@ class Settings(BaseModel):
             for the audience of CDS clients' tokens.
         cds_trust: TOML file of the CDS clients that are trusted; see :mod:`api.cds.trust`.
         cds_open: answer every CDS client, for tries on this machine only.
+        fhir_map: TOML that says which FHIR codes are which features, see
+            :mod:`api.fhir.mapping`; by default BUNDLE.fhir.toml beside the bundle, if it is there.
         bundles: folder of bundles that may be activated beside the one that is served.
         shadow: policies that decide silently beside the acting one, commas between.
         second_review_above: entropy of the probability, bits, above which two reviewers have to
@@ -164,6 +166,7 @@ class Settings(BaseModel):
     public_url: Annotated[str | None, AfterValidator(own_address)] = None
     cds_trust: Path | None = None
     cds_open: bool = False
+    fhir_map: Path | None = None
     bundles: Path | None = None
     shadow: Annotated[tuple[str, ...], BeforeValidator(split_names)] = ()
     second_review_above: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
