@@ -10,9 +10,10 @@ from typing import Any
 
 from langgraph.types import Command
 
+from agent.workflow.errors import WorkflowError
 from agent.workflow.graph import CaseGraph
 from agent.workflow.nodes import WAIT
-from agent.workflow.people import CLINICIAN
+from agent.workflow.people import CLINICIAN, PARKED, SECOND
 from agent.workflow.run import RunResult, recover
 from agent.workflow.state import CaseState, new_case
 from api.store import cases as store
@@ -20,8 +21,8 @@ from api.store import cases as store
 STATUS_OF = {
     WAIT: store.DEFERRED,
     CLINICIAN: store.AWAITING,
-    "second": store.SECOND,
-    "parked": store.PARKED,
+    SECOND: store.SECOND,
+    PARKED: store.PARKED,
 }
 """What a case is called while its graph waits for this."""
 AS_THEY_ARE = ("policy_fallback", "transfers_run", "explanation", "urgency")
@@ -54,7 +55,7 @@ def _of_explanation(result: RunResult, row: Any) -> dict[str, Any]:
         "g_co2e": explanation["g_co2e"],
         "suggestion": explanation["suggestion"],
         "second_review": bool(explanation.get("second_review", False)),
-        "flags": [*explanation.get("flags", []), *explanation.get("cautions", [])],
+        "flags": [*explanation.get("drift", []), *explanation.get("cautions", [])],
     }
 
 
@@ -68,8 +69,7 @@ def _status(result: RunResult) -> str:
         return STATUS_OF[result.waits_for]
     outcome = result.values.get("outcome")
     if outcome is None:
-        # The graph came to no rest: it will be taken up again.
-        return store.QUEUED
+        raise WorkflowError("The review ended without an outcome; retry it, or send it back.")
     return str(outcome["status"])
 
 

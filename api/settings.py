@@ -158,7 +158,7 @@ class Settings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65535)
     port_file: Path | None = None
     queue_limit: int = Field(default=256, ge=1)
-    workers: int = Field(default=4, ge=1, le=64)
+    workers: int = Field(default=16, ge=1, le=64)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     wake_poll_s: float = Field(default=1.0, gt=0)
     lease_s: float = Field(default=60.0, gt=0)
