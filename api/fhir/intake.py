@@ -68,8 +68,16 @@ def features_from_bundle(
     Raises:
         FhirError: with everything that is wrong, by place; no message repeats a value.
     """
+    return read_bundle(bundle, bind(columns_of(student), feature_map))
+
+
+def read_bundle(bundle: bytes, bound: BoundMap) -> Intake:
+    """Read a patient's Bundle by a map that is bound to the features that are asked for.
+
+    Raises:
+        FhirError: see :func:`features_from_bundle`.
+    """
     incoming = open_bundle(bundle)
-    bound = bind(columns_of(student), feature_map)
     findings = Findings(issues=list(incoming.remarks))
     _read_patient(incoming, bound, findings)
     for entry in incoming.of("Condition"):

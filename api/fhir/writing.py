@@ -63,11 +63,7 @@ def bundle_from_features(
     at: datetime | None = None,
     synthetic: bool = False,
 ) -> dict[str, Any]:
-    """A Bundle that says what the features say, no more.
-
-    Well-known features are written in well-known codes where those say exactly the same, mutated
-    genes as variants with the region that was tested, and everything else under this server's own
-    codes. A modality that is None or without a feature leaves nothing behind.
+    """A Bundle that says what the features say, no more; see :func:`write_bundle`.
 
     Args:
         features: rows by modality, as the student takes them.
@@ -76,6 +72,24 @@ def bundle_from_features(
         reference: the Bundle's identifier; nothing about the patient.
         at: when the data are from; not said if None.
         synthetic: marks everything as made up.
+    """
+    bound = bind(columns_of(student), feature_map)
+    return write_bundle(features, bound, reference=reference, at=at, synthetic=synthetic)
+
+
+def write_bundle(
+    features: Features,
+    bound: BoundMap,
+    *,
+    reference: str | None = None,
+    at: datetime | None = None,
+    synthetic: bool = False,
+) -> dict[str, Any]:
+    """A Bundle that is read back to the same features by the same map.
+
+    Well-known features are written in well-known codes where those say exactly the same, mutated
+    genes as variants with the region that was tested, and everything else under this server's own
+    codes. A modality that is None or without a feature leaves nothing behind.
     """
     seed = reference or "example"
     patient = {"resourceType": "Patient", "id": resource_id(seed, "patient"), **tags(synthetic)}
@@ -87,7 +101,7 @@ def bundle_from_features(
     }
     writing = _Writing(
         seed=seed,
-        bound=bind(columns_of(student), feature_map),
+        bound=bound,
         effective=at.isoformat() if at is not None else None,
         patient=patient,
         condition=condition,
