@@ -30,6 +30,7 @@ from agent.workflow import nodes, people
 from agent.workflow.context import ReviewServices
 from agent.workflow.faults import NodeLimits, parker
 from agent.workflow.state import CaseState, NodeOutput, Spent
+from agent.workflow.steps import told_after
 from envs.catalogue import DEFER, FINALISE
 
 BUSY_TIMEOUT_MS = 5000
@@ -89,6 +90,9 @@ def _update(state: CaseState, output: NodeOutput) -> dict[str, Any]:
     """A node's output as plain JSON, with the running totals after it."""
     update = output.model_dump(mode="json", exclude_unset=True)
     update["steps"] = state["steps"] + len(output.events)
+    told = told_after(update.get("events", ()))
+    if told:
+        update["told"] = [*state.get("told", []), *told]
     if output.charges:
         spent = Spent.model_validate(state["spent"])
         for charge in output.charges:

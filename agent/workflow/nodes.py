@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float32
 from langgraph.types import interrupt
 
 from agent.policies.protocol import Policy
+from agent.workflow.changes import Standing, Tried
 from agent.workflow.context import (
     ReviewServices,
     asked_of,
@@ -22,9 +23,10 @@ from agent.workflow.context import (
 )
 from agent.workflow.errors import WorkflowError
 from agent.workflow.explain import explain_case
-from agent.workflow.limits import under_limits
+from agent.workflow.limits import Ruling, under_limits
 from agent.workflow.people import needs_second
 from agent.workflow.requests import requested
+from agent.workflow.shadow import shadow_entries
 from agent.workflow.state import (
     AssessmentRecord,
     AssessOutput,
@@ -47,6 +49,7 @@ from agent.workflow.state import (
     Waited,
     WaitOutput,
 )
+from agent.workflow.told import AxisTried
 from carbon.meter import EnergyReading, energy_window
 from envs.catalogue import DEFER
 
@@ -161,38 +164,71 @@ async def decide(services: ReviewServices, state: CaseState) -> DecideOutput:
     """Ask the policy for the next action and keep what it saw and why it chose."""
     at = services.clock()
     seen = situation(services, state, at)
-    acting = services.policies.acting(state["policy"])
-    ruling = under_limits(
-        services.limits,
-        asked_of(services, state, seen, at),
-        lambda mask: _chosen(services, acting.policy, seen.observation, mask),
+    policy = services.policies.acting(state["policy"]).policy
+    standing = Standing(
+        set_idx=services.sets.index_of(state["transfers_run"]),
+        day_budget_g_co2e=services.budget.g_co2e_per_day,
+        wait_h=seen.plan.wait_h if seen.plan else None,
     )
+    asked: list[Tried] = []
+
+    def act(mask: Bool[np.ndarray, "1 actions"]) -> int:
+        asked.append(_chosen(services, policy, seen.observation, mask, standing))
+        return asked[-1].action
+
+    ruling = under_limits(services.limits, asked_of(services, state, seen, at), act)
+    by_limit = ruling.plan is not None
     choice = Choice(
         action=services.catalogue.names[ruling.action],
         reason=(
-            acting.policy.reason(seen.observation[0], ruling.action)
+            policy.reason(seen.observation[0], ruling.action)
             if ruling.plan is None
             else ruling.plan.why
         ),
-        policy=acting.policy.name,
+        policy=policy.name,
     )
     _reserve(services, state, ruling.options[ruling.action], at)
     plan = (ruling.plan or seen.plan) if choice.action == DEFER else None
-    data = {
-        **dict(choice),
-        "policy_fallback": state.get("policy_fallback"),
-        "options": list(ruling.options),
-        "budget_left_g_co2e": services.budget.left_g_co2e(at),
-        "price_g_co2e_per_auc": services.config.g_per_auc,
-        "limits": ruling.statuses,
-        "limit_notes": ruling.notes,
-    }
+    # what would have moved the policy says nothing of a wait that a limit ordered
+    changes = [] if by_limit else list(asked[-1].axes)
     return DecideOutput(
         choice=choice,
         plan=plan,
+        changes=changes,
         limit_notes=[*state.get("limit_notes", []), *ruling.notes],
-        events=[_event(state, "choice", at, data)],
+        events=[
+            _event(state, "choice", at, _choice_data(services, state, choice, ruling, changes))
+        ],
+        shadow=shadow_entries(
+            services.insight.shadows,
+            services.catalogue,
+            seen.observation,
+            seq=state["steps"],
+            acting=policy.name,
+            action=ruling.action,
+            options=ruling.options,
+            by_limit=by_limit,
+        ),
     )
+
+
+def _choice_data(
+    services: ReviewServices,
+    state: CaseState,
+    choice: Choice,
+    ruling: Ruling,
+    changes: list[AxisTried],
+) -> dict[str, Any]:
+    return {
+        **dict(choice),
+        "policy_fallback": state.get("policy_fallback"),
+        "options": list(ruling.options),
+        "budget_left_g_co2e": services.budget.left_g_co2e(services.clock()),
+        "price_g_co2e_per_auc": services.config.g_per_auc,
+        "limits": ruling.statuses,
+        "limit_notes": ruling.notes,
+        "changes": changes,
+    }
 
 
 def _chosen(
@@ -200,13 +236,14 @@ def _chosen(
     policy: Policy,
     observation: Float32[np.ndarray, "1 fields"],
     mask: Bool[np.ndarray, "1 actions"],
-) -> int:
-    action = int(np.asarray(policy.act(observation, mask))[0])
-    if not 0 <= action < services.catalogue.n or not mask[0, action]:
+    standing: Standing,
+) -> Tried:
+    tried = services.insight.what_if.choose(policy, observation, mask, standing)
+    if not 0 <= tried.action < services.catalogue.n or not mask[0, tried.action]:
         raise WorkflowError(
-            f"Policy {policy.name!r} chose action {action}, which is not open here."
+            f"Policy {policy.name!r} chose action {tried.action}, which is not open here."
         )
-    return action
+    return tried
 
 
 def _reserve(services: ReviewServices, state: CaseState, option: Option, at: datetime) -> None:
@@ -309,8 +346,10 @@ async def request(services: ReviewServices, state: CaseState) -> RequestOutput:
 
 async def explain(services: ReviewServices, state: CaseState) -> ExplainOutput:
     """Put together what the clinician reads."""
-    explanation = explain_case(state, services.layout.modalities)
-    if needs_second(explanation.probability, services.second_review_above):
-        explanation = explanation.model_copy(update={"second_review": True})
+    prepared = await services.prepared(state["case"], frozenset(state.get("unreliable", ())))
+    outside = getattr(prepared, "outside", None)  # a replayed case knows no ranges
+    explanation = explain_case(state, services.layout.modalities, services.insight, outside)
+    second = needs_second(explanation.probability, services.second_review_above)
+    explanation = explanation.model_copy(update={"second_review": second})
     event = _event(state, "explanation", services.clock(), dict(explanation))
     return ExplainOutput(explanation=explanation, asked=None, opinions=[], events=[event])

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.workflow.told import AxisTried, DriftRow, PeerGroup
+from agent.workflow.told import AxisTried, DriftRow, PeerGroup, ShadowEntry
 
 EventKind = Literal[
     "intake", "carbon", "assessment", "choice", "transfer",
@@ -212,7 +212,8 @@ class Explanation(Record):
 
     ``contributions`` is what each token says alone, ``weighting`` what each modality counted for.
     ``changes`` says what would have changed the last choice, ``steps`` what was done, in order,
-    ``drift`` how the case is unlike the training patients, ``requested`` who asked for what.
+    ``drift`` how the case is unlike the training patients, ``requested`` who asked for what,
+    ``watched`` what the watch over many cases keeps of this one.
     """
 
     suggestion: Literal["negative", "positive"]
@@ -295,6 +296,7 @@ class NodeOutput(Record):
 
     events: list[Event] = []
     charges: list[Charge] = []
+    shadow: list[ShadowEntry] = []
 
 
 class IntakeOutput(NodeOutput):
@@ -329,6 +331,7 @@ class DecideOutput(NodeOutput):
 
     choice: Choice
     plan: Plan | None
+    changes: list[AxisTried] = []
     limit_notes: list[str] = []
 
 
@@ -437,7 +440,6 @@ class CaseState(TypedDict, total=False):
     changes: list[dict[str, Any]]
     requests: list[dict[str, Any]]
     unreliable: list[str]
-    drift: dict[str, Any]
     steps: int
     charges: list[dict[str, Any]]
     events: list[dict[str, Any]]

@@ -30,10 +30,10 @@ def step_lines(event: Mapping[str, Any]) -> list[str]:
     return [] if tell is None else [line for line in tell(event["data"]) if line]
 
 
-def told_after(told: Sequence[str], events: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What was told of earlier steps, and the first sentence of these where it is worth keeping."""
+def told_after(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The first sentences of those of a step's events that are worth keeping."""
     kept = [step_lines(event)[:1] for event in events if event["kind"] in KEPT]
-    return [*told, *(line for lines in kept for line in lines)]
+    return [line for lines in kept for line in lines]
 
 
 def _intake(data: Data) -> list[str]:
