@@ -84,7 +84,7 @@ class Visit:
             raise ProblemError("forbidden", f"This takes the role {role!r}; yours is {mine!r}.")
 
 
-def web_of(server: Parts) -> Web:
+async def web_of(server: Parts) -> Web:
     """The page's own state."""
     return server.web
 
@@ -100,7 +100,7 @@ def cookie_name(request: Request, server: Server) -> str:
     return SECURE_COOKIE if is_secure(request, server) else COOKIE
 
 
-def visit(request: Request, server: Parts) -> Visit:
+async def visit(request: Request, server: Parts) -> Visit:
     """Who asks for a page.
 
     Raises:

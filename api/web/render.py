@@ -54,6 +54,7 @@ def page_text(visited: Visit, template: str, **shown: Any) -> str:
         "visit": visited,
         "clock": partial(words.clock_time, zone=zone, now=now),
         "full_clock": partial(words.clock_time, zone=zone),
+        "seconds": partial(words.to_the_second, zone=zone, now=now),
         "ago": partial(words.ago, now=now),
         "due": partial(words.due, now=now),
         "errors": {},

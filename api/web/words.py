@@ -149,3 +149,10 @@ def clock_time(at: datetime | str, zone: ZoneInfo, now: datetime | None = None) 
     if now is not None and local.date() == now.astimezone(zone).date():
         return f"{local:%H:%M %Z}"
     return f"{local:%d %b %Y, %H:%M %Z}"
+
+
+def to_the_second(at: datetime | str, zone: ZoneInfo, now: datetime) -> str:
+    """A step's time: today's without the date."""
+    local = moment(at).astimezone(zone)
+    same_day = local.date() == now.astimezone(zone).date()
+    return f"{local:%H:%M:%S}" if same_day else f"{local:%d %b, %H:%M:%S}"

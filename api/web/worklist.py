@@ -254,7 +254,6 @@ def line_of(row: Any, view: ListView) -> Line:
     if status in store.OPEN and row.id in view.running:
         status = store.RUNNING
     late, soon, due = _deadline(row, view.now)
-    result = row.result or row.suggestion
     return Line(
         id=row.id,
         name=row.reference or row.id[:12],
@@ -271,7 +270,7 @@ def line_of(row: Any, view: ListView) -> Line:
         late=late,
         soon=soon,
         probability=words.chance(row.probability),
-        of=view.classes.get(result, result) if result else "",
+        of=view.classes.get(str(row.suggestion), "") if row.suggestion else "",
         uncertainty="–" if row.uncertainty is None else f"{row.uncertainty:.2f}",
         carbon="–" if row.g_co2e is None else words.small(row.g_co2e),
         policy=row.policy.rstrip("/").rpartition("/")[2],
