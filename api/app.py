@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from sqlalchemy import Connection
 
 from agent.workflow.graph import build_graph, sqlite_saver
 from agent.workflow.kit import ReviewKit
@@ -24,6 +26,7 @@ from api.bundle_folders import bundle_folders, bundle_to_open
 from api.cds.cors import CdsCors
 from api.cds.desk import open_desk
 from api.deps import Server
+from api.drift import DriftWatch
 from api.errors import SettingsError
 from api.examples import case_examples
 from api.grid import grid_of
@@ -36,9 +39,23 @@ from api.metrics import Metrics
 from api.middleware import BodyLimit, Timing
 from api.problems import Problem, install
 from api.reviews import Reviews
-from api.routes import account, actions, carbon, cases, cds, jobs, server, web
+from api.routes import (
+    account,
+    actions,
+    audit,
+    batch,
+    bundles,
+    carbon,
+    cases,
+    cds,
+    exports,
+    jobs,
+    server,
+    web,
+)
 from api.settings import Settings, read_settings
 from api.spend import Spend
+from api.store.bundles import folders, record_start
 from api.store.database import Database
 from api.store.private import private_file
 from api.worker import Limits, Workers
@@ -77,6 +94,7 @@ def load_kit(settings: Settings) -> ReviewKit:
         policy=settings.policy,
         budget_g_co2e_per_day=settings.budget_g_co2e_per_day,
         precision=settings.precision,
+        shadow=settings.shadow,
     )
 
 
@@ -119,9 +137,14 @@ def create_app(
         license_info={"name": "Apache-2.0"},
     )
     install(app)
+    # Before the case by its id, which would take their names for one.
+    app.include_router(batch.router)
+    app.include_router(exports.router)
+    app.include_router(audit.router)
     app.include_router(cases.router)
     app.include_router(actions.router)
     app.include_router(jobs.router)
+    app.include_router(bundles.router)
     app.include_router(carbon.router)
     app.include_router(account.router)
     app.include_router(server.router)
@@ -152,25 +175,32 @@ async def _start(
     database = Database(settings.store_url)
     stack.push_async_callback(database.close)
     await database.setup()
+    past = await database.write(lambda c: _note_start(c, settings.bundle, kit, clock()))
     saver = await _open_checkpoints(stack, settings.state / "graph.sqlite")
 
     def at_work(kit: ReviewKit, folder: Path) -> Loaded:
         # All bundles spend from the same limits.
         shared = replace(kit, limits=limits)
         inputs = CaseInputs(kit.student, database)
-        services = shared.services(prepared=inputs.prepared, clock=clock)
+        services = shared.services(
+            prepared=inputs.prepared,
+            clock=clock,
+            second_review_above=settings.second_review_above,
+        )
         return Loaded(kit=shared, graph=build_graph(services, saver), inputs=inputs, folder=folder)
 
     kits = Kits(
         at_work(kit, settings.bundle),
         build=lambda folder: at_work(load(settings.model_copy(update={"bundle": folder})), folder),
-        candidates=lambda: bundle_folders(settings),
+        candidates=lambda: [*bundle_folders(settings), *past],
     )
-    hub = Hub()
+    hub, drift = Hub(), DriftWatch()
+    metrics.watch_drift(lambda: drift.of(kits.active.kit).gauges())
     workers = Workers(
         kits=kits,
         database=database,
         spend=Spend(budget=kit.budget, limits=limits),
+        drift=drift,
         hub=hub,
         metrics=metrics,
         limits=Limits(
@@ -208,7 +238,14 @@ async def _start(
         cohort=cohort,
         clock=clock,
         cds=desk,
+        watchers=asyncio.Semaphore(settings.watchers),
     )
+
+
+def _note_start(connection: Connection, opened: Path, kit: ReviewKit, now: datetime) -> list[Path]:
+    """Write the bundle of this start down, if that is news; the folders of those before it."""
+    record_start(connection, opened, kit.identity.version, now)
+    return [Path(folder) for folder in folders(connection).values()]
 
 
 async def _open_checkpoints(stack: AsyncExitStack, path: Path) -> AsyncSqliteSaver:

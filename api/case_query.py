@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
-from api.schemas import Body, Status, written_out
+from api.schemas import Body, Moment, Status, written_out
 from api.store.cases import QUEUED, RUNNING
 from api.store.search import CaseFilter, Order
 
 Exact = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-def with_zone(value: datetime) -> datetime:
-    """Refuse a time of nowhere."""
-    if value.tzinfo is None:
-        raise ValueError("write a time zone, for example a final Z")
-    return value
-
-
-Moment = Annotated[datetime, AfterValidator(with_zone), BeforeValidator(written_out)]
+When = Annotated[Moment, BeforeValidator(written_out)]
 
 
 class CaseChoice(Body):
@@ -44,8 +36,8 @@ class CaseChoice(Body):
     second_review: bool | None = Field(
         default=None, description="Whether two reviewers have to agree."
     )
-    created_since: Moment | None = Field(default=None, description="Then or later.")
-    created_until: Moment | None = Field(default=None, description="Before.")
+    created_since: When | None = Field(default=None, description="Then or later.")
+    created_until: When | None = Field(default=None, description="Before.")
     sort: Order = Field(
         default="created",
         description="created: newest first; urgency: most urgent first; deadline: nearest first; "

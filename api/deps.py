@@ -39,6 +39,8 @@ class Server:
     """Everything that the routes work with; made when the app starts.
 
     ``drawing`` is held while a page's pictures are drawn: matplotlib's settings are the process's.
+    ``watchers`` has a place for each event stream that may be open.
+    ``changing_bundle`` is held while another bundle is made the active one.
     """
 
     settings: Settings
@@ -53,7 +55,9 @@ class Server:
     cohort: Cohort | None
     clock: Callable[[], datetime]
     cds: Desk
+    watchers: asyncio.Semaphore
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    changing_bundle: asyncio.Lock = field(default_factory=asyncio.Lock)
     web: Web = field(default_factory=Web)
 
     @property

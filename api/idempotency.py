@@ -48,13 +48,26 @@ class Once:
         Raises:
             ProblemError: if the key was used for another request.
         """
+        before = self.find(connection)
+        if before is None and self.key is not None:
+            row = {
+                "principal": self.caller.name, "key": self.key, "operation": self.operation,
+                "digest": self.digest, "resource": resource, "created_at": now,
+            }  # fmt: skip
+            connection.execute(INSERT, row)
+        return before
+
+    def find(self, connection: Connection) -> str | None:
+        """What an earlier request with this key made; None if there was none. Claims nothing.
+
+        Raises:
+            ProblemError: if the key was used for another request.
+        """
         if self.key is None:
             return None
-        mine = {"principal": self.caller.name, "key": self.key}
-        before = connection.execute(FIND, {f"a_{k}": v for k, v in mine.items()}).first()
+        mine = {"a_principal": self.caller.name, "a_key": self.key}
+        before = connection.execute(FIND, mine).first()
         if before is None:
-            asked = {"operation": self.operation, "digest": self.digest}
-            connection.execute(INSERT, {**mine, **asked, "resource": resource, "created_at": now})
             return None
         if (before.operation, before.digest) != (self.operation, self.digest):
             raise ProblemError(

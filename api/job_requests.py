@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
+from api.case_query import When
 from api.schemas import RESEARCH_USE, Body, Out
 
 JobKind = Literal["comparison", "carbon_account", "shadow"]
@@ -65,16 +66,16 @@ class AccountReport(Body):
     heat_scope: Literal["direct", "life"] = "direct"
     hardware: Figures | None = Field(default=None, description="Embodied carbon KG:HOURS.")
     hardware_source: Words | None = Field(default=None, description="Where the KG come from.")
-    since: AwareDatetime | None = Field(default=None, description="With a time zone.")
-    until: AwareDatetime | None = Field(default=None, description="With a time zone.")
+    since: When | None = Field(default=None, description="With a time zone.")
+    until: When | None = Field(default=None, description="With a time zone.")
 
 
 class ShadowReport(Body):
     """What policies that decided nothing would have done, beside what was done."""
 
     kind: Literal["shadow"]
-    since: AwareDatetime | None = Field(default=None, description="With a time zone.")
-    until: AwareDatetime | None = Field(default=None, description="With a time zone.")
+    since: When | None = Field(default=None, description="With a time zone.")
+    until: When | None = Field(default=None, description="With a time zone.")
 
 
 ReportRequest = Annotated[

@@ -83,17 +83,24 @@ class Kits:
                 self._loaded[version] = await asyncio.to_thread(self._build, folder)
             return self._loaded[version]
 
-    async def activate(self, folder: Path) -> Loaded:
-        """Open a bundle and give it to new cases from now on.
+    def candidates(self) -> list[Path]:
+        """Folders that may hold bundles."""
+        return list(self._candidates())
+
+    async def load(self, folder: Path) -> Loaded:
+        """Open a bundle beside the active one.
 
         Raises:
-            BundleError: if it is incomplete or altered; the present one stays active then.
+            BundleError: if it is incomplete or altered.
         """
         async with self._loading:
             loaded = await asyncio.to_thread(self._build, folder)
             # A version that is loaded keeps its prepared cases.
-            self._active = self._loaded.setdefault(loaded.version, loaded)
-            return self._active
+            return self._loaded.setdefault(loaded.version, loaded)
+
+    def switch(self, loaded: Loaded) -> None:
+        """Give a bundle that is open to new cases from now on."""
+        self._active = loaded
 
     def forget(self, case_id: str) -> None:
         """Drop what memory holds of a case that is over."""

@@ -80,6 +80,7 @@ TYPES: dict[str, ProblemType] = {
         _type("invalid-bundle", 422, "The bundle cannot be used"),
         _type("idempotency-key-reused", 422, "The idempotency key belongs to another request"),
         _type("if-match-needed", 428, "Say which version of the case you saw"),
+        _type("too-many-watchers", 429, "Too many event streams are open"),
         _type("queue-full", 429, "Too many cases are waiting"),
         _type("too-many-jobs", 429, "Too many jobs are waiting"),
         _type("internal-error", 500, "Something went wrong in the server"),

@@ -138,8 +138,15 @@ class Reviews:
             ProblemError: if too much waits, the deadline has passed, or the idempotency key was
                 used for something else.
         """
-        with self._place():
-            case_id, job = await self._create(new, caller, once)
+        try:
+            with self._place():
+                case_id, job = await self._create(new, caller, once)
+        except ProblemError:
+            # A case that was taken on needs no place in a full queue to be found again.
+            before = await self._database.read(once.find)
+            if before is None:
+                raise
+            return before, None
         if job is None:
             return case_id, None
         return case_id, await self._settled(job, wait_s) or job.row

@@ -118,6 +118,7 @@ class Settings(BaseModel):
         wake_poll_s: how often deferred cases are looked at.
         lease_s: how long a case belongs to one worker before another may take it over.
         ping_s: pause between signs of life on an event stream.
+        watchers: event streams that may be open at once.
         public_url: this server's address as browsers and other systems reach it, for links and
             for the audience of CDS clients' tokens.
         cds_trust: TOML file of the CDS clients that are trusted; see :mod:`api.cds.trust`.
@@ -163,6 +164,7 @@ class Settings(BaseModel):
     wake_poll_s: float = Field(default=1.0, gt=0)
     lease_s: float = Field(default=60.0, gt=0)
     ping_s: float = Field(default=15.0, gt=0)
+    watchers: int = Field(default=256, ge=1)
     public_url: Annotated[str | None, AfterValidator(own_address)] = None
     cds_trust: Path | None = None
     cds_open: bool = False

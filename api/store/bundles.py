@@ -26,6 +26,14 @@ class Activation:
     bundle: str
     folder: str
 
+    def stands_in(self, rows: Sequence[Any]) -> bool:
+        """Whether this bundle is the active one."""
+        standing = stack(rows)
+        return bool(standing) and (standing[-1].bundle, standing[-1].folder) == (
+            self.bundle,
+            self.folder,
+        )
+
 
 def append(connection: Connection, one: Activation, *, actor: str, now: datetime) -> int:
     """Write an activation down; returns its number."""
@@ -48,9 +56,10 @@ def stack(rows: Sequence[Any]) -> list[Activation]:
     """
     standing: list[Activation] = []
     for row in rows:
-        if row.kind == ROLLBACK:
-            standing = standing[:-1]
-        elif not standing or standing[-1].folder != row.folder:
+        if row.kind == ROLLBACK or (standing and standing[-1].folder == row.folder):
+            # A folder may have come to hold another bundle.
+            standing.pop()
+        if row.kind != ROLLBACK:
             standing.append(Activation(kind=row.kind, bundle=row.bundle, folder=row.folder))
     return standing
 
@@ -59,22 +68,22 @@ def folder_at_start(connection: Connection, configured: Path) -> Path:
     """The folder that a starting server opens.
 
     What was activated last holds across restarts, until the operator configures another folder
-    than at the last start: that is a decision of its own, and the later one.
+    than at the last start: that is a decision of its own, and the later one. A folder that is gone
+    cannot hold.
     """
     rows = course(connection)
     starts = [row for row in rows if row.kind == START]
     standing = stack(rows)
     if not standing or not starts or starts[-1].folder != _written(configured):
         return configured
-    return Path(standing[-1].folder)
+    last = Path(standing[-1].folder)
+    return last if last.is_dir() else configured
 
 
-def record_start(connection: Connection, configured: Path, bundle: str, now: datetime) -> None:
-    """Write down what the operator configured, if that is news."""
-    starts = [row for row in course(connection) if row.kind == START]
-    folder = _written(configured)
-    if not starts or starts[-1].folder != folder:
-        one = Activation(kind="start", bundle=bundle, folder=folder)
+def record_start(connection: Connection, opened: Path, bundle: str, now: datetime) -> None:
+    """Write down what a server began with, if that is not what was active last."""
+    one = Activation(kind="start", bundle=bundle, folder=_written(opened))
+    if not one.stands_in(course(connection)):
         append(connection, one, actor="operator", now=now)
 
 

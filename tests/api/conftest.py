@@ -108,7 +108,10 @@ def serve(settings: Settings, evidence: EvidenceTable) -> Serve:
     """``with serve(policy=..., monitor=..., queue_limit=...) as running:``."""
 
     def start(
-        monitor: StillMonitor | None = None, budget_g_co2e: float = 1e9, **changes: Any
+        monitor: StillMonitor | None = None,
+        budget_g_co2e: float = 1e9,
+        load: Callable[[Settings], ReviewKit] | None = None,
+        **changes: Any,
     ) -> Any:
         chosen = settings.model_copy(update=changes)
 
@@ -118,7 +121,7 @@ def serve(settings: Settings, evidence: EvidenceTable) -> Serve:
                 budget_g_co2e=budget_g_co2e,
             )  # fmt: skip
 
-        return serving(chosen, kit)
+        return serving(chosen, load or kit)
 
     return start
 
