@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateSnapshot
 
 from agent.workflow.graph import CaseGraph
 from agent.workflow.state import Charge
@@ -91,7 +92,7 @@ async def recover(graph: CaseGraph, case_id: str) -> RunResult:
     Each checkpoint holds what its step added, so they are read from the first to the last; a step
     or stage that several of them still hold counts once. ``values`` is empty for an unknown case.
     """
-    snapshots = [snapshot async for snapshot in graph.aget_state_history(thread(case_id))]
+    snapshots = await _lineage(graph, case_id)
     result = RunResult()
     if not snapshots:
         return result
@@ -113,3 +114,16 @@ async def recover(graph: CaseGraph, case_id: str) -> RunResult:
     if latest.interrupts:
         result.waits_for = latest.interrupts[0].value["kind"]
     return result
+
+
+async def _lineage(graph: CaseGraph, case_id: str) -> list[StateSnapshot]:
+    """The latest checkpoint and its ancestors; of two runs at once only the later one's count."""
+    line: list[StateSnapshot] = []
+    async for snapshot in graph.aget_state_history(thread(case_id)):
+        if not line or _checkpoint(line[-1].parent_config) == _checkpoint(snapshot.config):
+            line.append(snapshot)
+    return line
+
+
+def _checkpoint(config: RunnableConfig | None) -> str | None:
+    return config["configurable"]["checkpoint_id"] if config else None
