@@ -49,6 +49,7 @@ from api.routes import (
     cases,
     cds,
     exports,
+    fhir,
     jobs,
     server,
     web,
@@ -149,6 +150,7 @@ def create_app(
     app.include_router(account.router)
     app.include_router(server.router)
     app.include_router(cds.router)
+    app.include_router(fhir.router)
     app.include_router(web.router)
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(Timing, metrics=metrics)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from agent.workflow.drift import DriftGauge
 from agent.workflow.state import Charge
+from api.drift import DriftCollector
 from carbon.prometheus import BudgetGauge, CarbonCollector, Reading
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -77,6 +79,10 @@ class Metrics:
             self.registry.unregister(self._grid)
         self._grid = CarbonCollector(reading, budgets=lambda: self.budgets, clock=clock)
         self.registry.register(self._grid)
+
+    def watch_drift(self, gauges: Callable[[], Iterable[DriftGauge]]) -> None:
+        """Show how far the cases are from the training patients."""
+        self.registry.register(DriftCollector(gauges))
 
     def charge(self, charges: Sequence[Charge]) -> None:
         """Count charges that were newly written."""

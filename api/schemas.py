@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,16 @@ from pydantic import (
 
 from agent.workflow.state import ReasonCode
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+def readable(text: str) -> str:
+    """Text without characters that nobody sees: controls, and those that turn the writing."""
+    if any(unicodedata.category(letter) in UNSEEN for letter in text):
+        raise ValueError("it holds control or direction characters; leave them out")
+    return text
+
+
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(readable)]
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
 Cell = float | int | str | bool | None
 Status = Literal[

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.deps import Server
+from api.problems import ProblemError
 from api.store import cases as store
 
 POLL_S = 5.0
@@ -25,14 +26,29 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        """Stream ``chunks``; nothing is kept on the way."""
+    def __init__(self, chunks: AsyncIterator[bytes], places: asyncio.Semaphore) -> None:
+        """Stream ``chunks``; nothing is kept on the way.
+
+        Raises:
+            ProblemError: 429 if no place is free.
+        """
+        if places.locked():
+            raise ProblemError(
+                "too-many-watchers",
+                "All places for event streams are taken; read the case instead, or try again.",
+                headers={"Retry-After": "5"},
+            )
+        self._places = places
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the chunks end or the reader leaves."""
+        async with self._places:
+            await self._stream(receive, send)
+
+    async def _stream(self, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send_all(send))
         leaving = asyncio.create_task(_left(receive))
         try:

@@ -25,6 +25,7 @@ from agent.workflow.errors import WorkflowError
 from agent.workflow.graph import CaseGraph
 from agent.workflow.run import RunResult, follow
 from api import audit
+from api.drift import DriftWatch
 from api.hub import Hub
 from api.kits import Kits
 from api.metrics import Metrics
@@ -83,6 +84,7 @@ class Workers:
         kits: Kits,
         database: Database,
         spend: Spend,
+        drift: DriftWatch,
         hub: Hub,
         metrics: Metrics,
         limits: Limits,
@@ -92,6 +94,7 @@ class Workers:
         self._kits = kits
         self._database = database
         self._spend = spend
+        self._drift = drift
         self._hub = hub
         self._metrics = metrics
         self._clock = clock
@@ -115,6 +118,7 @@ class Workers:
             if alone:
                 store.release_all(connection)
             self._spend.recover(connection, now)
+            self._drift.restore(self._kits.active.kit, connection)
             return store.unfinished(connection)
 
         left = await self._database.write(take_stock)
@@ -198,7 +202,8 @@ class Workers:
                 else:
                     job.tell(None)
                 return
-        graph = (await self._kits.of(row.bundle)).graph
+        bundle = await self._kits.of(row.bundle)
+        graph = bundle.graph
         entry = await self._entry(graph, job, row, taken)
         result = entry.earlier
         if not entry.resting:
@@ -209,7 +214,9 @@ class Workers:
                 result=entry.earlier,
                 on_steps=lambda steps: self._hub.publish(job.case_id, steps),
             )
-        job.tell(await self._write_down(row, result))
+        after = await self._write_down(row, result)
+        self._drift.observe(bundle.kit, row.id, result.events)
+        job.tell(after)
 
     def _claim(
         self, connection: Connection, case_id: str

@@ -184,7 +184,7 @@ async def read_case(server: Parts, caller: Viewer, case_id: str, response: Respo
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Steps, then what follows."},
         204: {"description": "The review is over and every step was seen."},
-        **documented(*COMMON, "case-not-found"),
+        **documented(*COMMON, "case-not-found", "too-many-watchers"),
     },
 )
 async def read_events(
@@ -207,4 +207,6 @@ async def read_events(
         raise case_not_found()
     if status in store.FINAL and last_event_id is not None and not unseen:
         return Response(status_code=204)
-    return EventStream(follow_case(server, case_id, after=after, follow=follow))
+    return EventStream(
+        follow_case(server, case_id, after=after, follow=follow), server.watchers
+    )
