@@ -275,4 +275,5 @@ def _share(
     centre = (p + z2 / (2 * effective)) / (1 + z2 / effective)
     root = np.sqrt(p * (1 - p) / effective + z2 / (4 * effective * effective))
     half = float(Z95 / (1 + z2 / effective) * root)
-    return Estimate(value=p, low=max(centre - half, 0.0), high=min(centre + half, 1.0), n=n)
+    low, high = min(max(centre - half, 0.0), p), max(min(centre + half, 1.0), p)
+    return Estimate(value=p, low=low, high=high, n=n)

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from agent.errors import AgentError
-from api.cli import batch, carbon, cohort, compare, demo, evaluate, review, rl, serve, train
+from api.cli import batch, carbon, cohort, compare, demo, evaluate, review, rl, serve, shadow, train
 from api.errors import ApiError
 from carbon.errors import CarbonError
 from distill.errors import DistillError
@@ -52,6 +52,7 @@ app.command("compare")(compare.compare)
 app.command("review")(review.review)
 app.command("batch")(batch.batch)
 app.command("serve")(serve.serve)
+app.command("shadow")(shadow.shadow)
 app.add_typer(carbon.app, name="carbon")
 
 
