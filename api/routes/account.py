@@ -38,7 +38,7 @@ class _Extras:
     plan: BudgetPlan | None = None
 
 
-async def _account(
+async def draw_account(
     server: Server, asked: AccountQuery, extras: _Extras | None = None
 ) -> AccountReport:
     """Draw the account up, off the event loop.
@@ -120,7 +120,7 @@ async def account(
     a recovered fraction above 1 is refused. Where the server has a recorded trace, what must hold
     for a net below 0 is computed on it.
     """
-    report = await _account(server, asked)
+    report = await draw_account(server, asked)
     return AccountView.model_validate(report.as_dict())
 
 
@@ -137,7 +137,7 @@ async def account_as_csv(
     server: Parts, caller: Viewer, asked: Annotated[AccountQuery, Query()]
 ) -> Response:
     """One line a row, units in the headings; an empty cell is unknown, never 0."""
-    report = await _account(server, asked)
+    report = await draw_account(server, asked)
     return Response(account_csv(report.account.rows), media_type=CSV)
 
 
@@ -157,7 +157,7 @@ async def account_as_page(
     # Only who asks for a page waits for matplotlib.
     from agent.report.carbon_page import render_account  # noqa: PLC0415
 
-    report = await _account(server, asked, _extras(server))
+    report = await draw_account(server, asked, _extras(server))
     async with server.drawing:
         page = await asyncio.to_thread(render_account, report)
     return Response(page, media_type="text/html; charset=utf-8")
