@@ -205,7 +205,7 @@ class Killed(BaseException):
 def test_a_crash_on_the_way_to_being_parked(
     services_with: Callable[..., Any], tmp_path: Any
 ) -> None:
-    """The failure is durable before it is handled, by its name; the handler runs after a restart."""
+    """A failure is durable, by its name, before it is handled; that happens after a restart."""
     failing, fine = Failing(FeatureError(SECRET)), services_with()
     dying = [False]
 
