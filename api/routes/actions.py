@@ -23,9 +23,10 @@ from api.schemas import (
     CaseView,
     DecisionRequest,
 )
+from api.strict_json import StrictRoute
 from api.views import case_view
 
-router = APIRouter(prefix="/v1/cases", tags=["cases"])
+router = APIRouter(prefix="/v1/cases", tags=["cases"], route_class=StrictRoute)
 ACTION: TypeAdapter[Act] = TypeAdapter(ClinicianAction)
 ETAG = re.compile(r'(?:W/)?"(\d{1,9})"')
 REPLAYED: dict[int | str, dict[str, Any]] = {

@@ -25,10 +25,11 @@ from api.sse import EventStream, follow_case, look
 from api.store import actions as actions_of
 from api.store import cases as store
 from api.store import search
+from api.strict_json import StrictRoute
 from api.views import case_view, summary
 
 COMMON = ("malformed-request", "unauthorized", "forbidden", "invalid-request", "internal-error")
-router = APIRouter(prefix="/v1/cases", tags=["cases"])
+router = APIRouter(prefix="/v1/cases", tags=["cases"], route_class=StrictRoute)
 WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])", re.IGNORECASE)
 MAX_WAIT_S = 30.0
 Prefer = Annotated[
@@ -207,6 +208,4 @@ async def read_events(
         raise case_not_found()
     if status in store.FINAL and last_event_id is not None and not unseen:
         return Response(status_code=204)
-    return EventStream(
-        follow_case(server, case_id, after=after, follow=follow), server.watchers
-    )
+    return EventStream(follow_case(server, case_id, after=after, follow=follow), server.watchers)

@@ -117,16 +117,18 @@ def test_killed_between_decision_and_record_is_carried_out(tmp_path: Path) -> No
         case_id = client.post("/v1/cases", json=body).json()["id"]
         wait_for(client, case_id, "awaiting_clinician")
         kill(process)
-    # As a crash right after the decision's transaction leaves it: the row, and nothing else.
+    # As a crash right after the decision's transaction leaves it: the row, the case queued.
     with sqlite3.connect(tmp_path / "state" / "cases.sqlite") as connection:
         connection.execute(
-            "INSERT INTO decisions VALUES (?, ?, 'dr-fault', '2026-03-01 10:00:00')",
+            "INSERT INTO actions VALUES (?, 0, ?, 'dr-fault', '2026-03-01 10:00:00')",
             (
                 case_id,
                 '{"action": "override", "result": "negative", "reason_code": "data_quality", '
-                '"comment": "", "reviewer": "dr-fault", "decided_at": "2026-03-01T10:00:00Z"}',
+                '"comment": "", "reviewer": "dr-fault", "decided_at": "2026-03-01T10:00:00Z", '
+                '"round": 0}',
             ),
         )
+        connection.execute("UPDATE cases SET status = 'queued' WHERE id = ?", (case_id,))
     with server(tmp_path, pause_s=0.0) as (_, client):
         case = wait_for(client, case_id, "recorded")
         assert case["result"] == "negative"
