@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from api.schemas import Body, Moment, Status, written_out
+from api.schemas import Body, Status
 from api.store.cases import QUEUED, RUNNING
 from api.store.search import CaseFilter, Order
+from api.when import When
 
 Exact = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-
-When = Annotated[Moment, BeforeValidator(written_out)]
 
 
 class CaseChoice(Body):

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from api.case_query import When
 from api.schemas import RESEARCH_USE, Body, Out
+from api.when import When
 
 JobKind = Literal["comparison", "carbon_account", "shadow"]
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]

@@ -9,20 +9,19 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from agent.errors import AgentError
 from agent.workflow.errors import WorkflowError
 from api.errors import ApiError
+from api.problem_schema import URN, Problem
 from api.schemas import Accept, CaseRequest, Override, SendBack
 from api.store.cases import CursorError
 from carbon.errors import CarbonError
 from distill.errors import DistillError, FeatureError
 from envs.errors import EnvsError
 
-URN = "urn:problem-type:greenboard:"
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -89,32 +88,6 @@ TYPES: dict[str, ProblemType] = {
         _type("http-error", 400, "The request was refused"),
     )
 }
-
-
-class Problem(BaseModel):
-    """RFC 9457 problem details."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": URN + "already-decided",
-                    "title": "The case has a decision",
-                    "status": 409,
-                    "detail": "A decision was recorded before yours; read the case to see it.",
-                    "instance": "/v1/cases/6f1c0c5e9b8e4c3a9d7e2f1a0b3c4d5e/decision",
-                }
-            ]
-        },
-    )
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    errors: list[dict[str, str]] = Field(default_factory=list)
 
 
 class ProblemError(ApiError):

@@ -7,47 +7,21 @@ import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Response
-from pydantic import Field
+from sqlalchemy import Connection
 
 from api.auth import Principal
+from api.batch_schemas import BatchItem, BatchRequest, BatchView
 from api.deps import IdempotencyKey, Parts, Reviewer, Server
 from api.idempotency import Once
-from api.problems import Problem, ProblemError, documented, problem_of
+from api.problems import ProblemError, documented, problem_of
 from api.routes.cases import COMMON, new_case
-from api.schemas import Body as Given
-from api.schemas import CaseRequest, Out
+from api.schemas import CaseRequest
+from api.strict_json import StrictRoute
 from distill.errors import FeatureError
 
-MOST = 100
 AT_ONCE = 8
 """Taken on side by side, so that they share the store's commits and leave the loop to others."""
-router = APIRouter(prefix="/v1/cases", tags=["cases"])
-
-
-class BatchRequest(Given):
-    """Cases to review."""
-
-    cases: Annotated[list[CaseRequest], Field(min_length=1, max_length=MOST)] = Field(
-        description="Each as in POST /v1/cases; 100 at most, within the limit of a body's size."
-    )
-
-
-class BatchItem(Out):
-    """What came of one case."""
-
-    index: int = Field(ge=0, description="Its place in the request.")
-    status: int = Field(description="As POST /v1/cases would have answered: 202, 200, 422, 429.")
-    id: str | None = Field(default=None, description="The case; null if it was refused.")
-    replayed: bool = Field(default=False, description="An earlier request took it on.")
-    problem: Problem | None = Field(default=None, description="Why it was refused.")
-
-
-class BatchView(Out):
-    """What came of each case, in the order of the request."""
-
-    accepted: int = Field(description="Taken on, now or by an earlier request with this key.")
-    refused: int
-    items: list[BatchItem]
+router = APIRouter(prefix="/v1/cases", tags=["cases"], route_class=StrictRoute)
 
 
 @router.post(
@@ -73,16 +47,26 @@ async def create_cases(
     """
     asked = body.model_dump(mode="json")["cases"]
     whole = Once.of(caller, idempotency_key, "batch", asked)
-    await server.database.write(
-        lambda connection: whole.begin(connection, resource="batch", now=server.clock())
-    )
+    onces = [
+        Once.of(caller, _own_key(idempotency_key, index), "batch-case", case)
+        for index, case in enumerate(asked)
+    ]
+
+    def claim(connection: Connection) -> list[str | None]:
+        whole.begin(connection, resource="batch", now=server.clock())
+        return [once.find(connection) for once in onces]
+
+    # What was taken on before is found before the others compete for places in the queue.
+    known = await server.database.write(claim)
     gate = asyncio.Semaphore(AT_ONCE)
     seconds: list[int] = []
 
     async def take(index: int, case: CaseRequest) -> BatchItem:
-        once = Once.of(caller, _own_key(idempotency_key, index), "batch-case", asked[index])
+        found = known[index]
+        if found is not None:
+            return BatchItem(index=index, status=200, id=found, replayed=True)
         async with gate:
-            return await _take(server, caller, (index, case), once, seconds)
+            return await _take(server, caller, (index, case), onces[index], seconds)
 
     items = await asyncio.gather(*(take(i, case) for i, case in enumerate(body.cases)))
     if seconds:

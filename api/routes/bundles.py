@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
-from pydantic import Field, StringConstraints
 from sqlalchemy import Connection
 
 from api import audit
 from api.account_schemas import FigureView
 from api.auth import Principal
 from api.bundle_list import Listed, list_bundles
+from api.bundle_schemas import (
+    ActivationRequest,
+    ActivationsView,
+    ActivationView,
+    BundlesView,
+    BundleView,
+    Kind,
+)
 from api.deps import Admin, IdempotencyKey, Parts, Server, Viewer
 from api.idempotency import Once
 from api.kits import Loaded
 from api.problems import ProblemError, documented
-from api.schemas import Body as Given
-from api.schemas import Out
 from api.store import bundles as store
 from distill.bundle import Bundle
 from distill.errors import DistillError
@@ -29,56 +33,6 @@ from distill.errors import DistillError
 COMMON = ("malformed-request", "unauthorized", "forbidden", "invalid-request", "internal-error")
 CHANGES = (*COMMON, "invalid-bundle", "idempotency-key-reused", "not-ready")
 router = APIRouter(prefix="/v1/bundles", tags=["bundles"])
-Version = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-
-class BundleView(Out):
-    """One bundle."""
-
-    version: str | None = Field(description="Names exactly these weights and settings.")
-    name: str = Field(description="Last name of its folder.")
-    active: bool = Field(description="New cases get it.")
-    cohort: str | None
-    synthetic: bool | None = Field(
-        description="Trained on a synthetic cohort: for trying out only."
-    )
-    created: datetime | None
-    modalities: list[str]
-    metrics: dict[str, FigureView] = Field(
-        description="auc, brier, ece with everything processed, on patients held out of training."
-    )
-    problem: str | None = Field(description="Why it cannot be read.")
-
-
-class BundlesView(Out):
-    """Which bundles there are."""
-
-    active: str = Field(description="Version that new cases get.")
-    rolls_back_to: str | None = Field(description="Version that a rollback would return to.")
-    bundles: list[BundleView]
-
-
-class ActivationRequest(Given):
-    """Which bundle new cases are to get."""
-
-    version: Version = Field(description="From GET /v1/bundles.")
-
-
-class ActivationView(Out):
-    """One bundle that became the one for new cases."""
-
-    seq: int
-    time: datetime
-    actor: str
-    kind: store.Kind = Field(description="start: the operator's configuration.")
-    bundle: str
-    name: str = Field(description="Last name of its folder.")
-
-
-class ActivationsView(Out):
-    """The course of activations, newest first; nothing in it is ever changed."""
-
-    activations: list[ActivationView]
 
 
 ACTIVATION_EXAMPLES: dict[str, Any] = {"version": {"value": {"version": "5a8e0c1d2f3b"}}}
@@ -175,7 +129,7 @@ async def activate(
     async with server.changing_bundle:
         rows = await server.database.read(store.course)
         folder = await asyncio.to_thread(_find, _folders(server, rows), body.version)
-        return await _become(server, caller, (store.ACTIVATE, folder), once, response)
+        return await _become(server, caller, ("activate", folder), once, response)
 
 
 def _find(folders: list[Path], version: str) -> Path:
@@ -204,11 +158,11 @@ async def roll_back(
     async with server.changing_bundle:
         standing = store.stack(await server.database.read(store.course))
         folder = Path(standing[-2].folder) if len(standing) > 1 else None
-        return await _become(server, caller, (store.ROLLBACK, folder), once, response)
+        return await _become(server, caller, ("rollback", folder), once, response)
 
 
 async def _become(
-    server: Server, caller: Principal, change: tuple[store.Kind, Path | None], once: Once,
+    server: Server, caller: Principal, change: tuple[Kind, Path | None], once: Once,
     response: Response,
 ) -> ActivationView:  # fmt: skip
     """Load, write down, then switch: what is written was loaded, and what is active is written."""
@@ -227,7 +181,7 @@ async def _become(
         one = store.Activation(
             kind=kind, bundle=loaded.version, folder=str(loaded.folder.resolve())
         )
-        if kind == store.ACTIVATE and one.stands_in(rows):
+        if kind == "activate" and one.stands_in(rows):
             return rows[-1], False
         store.append(connection, one, actor=caller.name, now=now)
         audit.append(

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
 
+from api.bundle_schemas import Kind
 from api.store.tables import activations
 
 START = "start"
-ACTIVATE = "activate"
 ROLLBACK = "rollback"
-Kind = Literal["start", "activate", "rollback"]
 
 
 @dataclass(frozen=True, kw_only=True)
