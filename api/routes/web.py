@@ -14,7 +14,7 @@ from sse_starlette import EventSourceResponse
 
 from api.deps import Parts, Server
 from api.problems import ProblemError
-from api.routes import web_cases
+from api.routes import web_cases, web_pages
 from api.store import cases as store
 from api.web import worklist as lists
 from api.web.guard import (
@@ -41,6 +41,7 @@ THEME_S = 365 * 24 * 3600
 ROWS = 100
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 router.include_router(web_cases.router)
+router.include_router(web_pages.router)
 
 
 @router.get("/static/{path}")

@@ -212,6 +212,8 @@ def _transfer(step: Step, data: Data, classes: Mapping[str, str]) -> None:
     source, _, target = data["transfer"].partition("->")
     step.look = "did"
     step.title = f"Transferred {source} → {target}"
+    if data.get("asked_by"):
+        step.lines.append(f"Asked for by {data['asked_by']}.")
     charge = data["charge"]
     if charge.get("energy_kwh") == 0:
         step.lines.append(f"{source.capitalize()} was processed before: no pipeline was run.")
@@ -240,10 +242,15 @@ def _explanation(step: Step, data: Data, classes: Mapping[str, str]) -> None:
 def _action(step: Step, data: Data, classes: Mapping[str, str]) -> None:
     """What a person did: an opinion, a decision, a request."""
     step.look = "person"
-    said = data.get("decision") or data
+    said = {"action": "raise_urgency", **data} if step.kind == "urgency" else data
     step.title = f"{said.get('reviewer', 'Somebody')}: {_act_words(said, classes)}"
     if said.get("reason_code"):
         step.lines.append(f"Reason: {words.reason_word(said['reason_code'])}.")
+    step.lines += [str(said[name]) for name in ("refused", "note") if said.get(name)]
+    if said.get("transfers_dropped"):
+        step.lines.append(f"Dropped: {', '.join(said['transfers_dropped'])}.")
+    if said.get("agrees") is not None:
+        step.lines.append("Agrees with the last opinion." if said["agrees"] else "Differs.")
     step.quote = said.get("comment") or ""
 
 

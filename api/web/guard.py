@@ -13,8 +13,9 @@ from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Request, Response
+from markupsafe import Markup
 from starlette.datastructures import FormData, UploadFile
-from starlette.responses import RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from api.auth import Role
 from api.deps import Parts, Server
@@ -25,7 +26,7 @@ from api.web.state import Web
 COOKIE, SECURE_COOKIE = "greenboard_session", "__Host-greenboard_session"
 THEME_COOKIE = "greenboard_theme"
 THEMES = ("auto", "light", "dark")
-MAX_FIELDS = 40
+MAX_FIELDS = 100
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -218,9 +219,19 @@ def protect(response: Response) -> Response:
 
 
 def to_sign_in(request: Request) -> Response:
-    """Lead to the sign-in form; a script is told so instead."""
+    """Lead to the sign-in form; a script is told so instead.
+
+    Whoever follows a link from another site comes without the cookie, signed in or not: they are
+    sent on by a page of ours, which the browser gives the cookie to.
+    """
     if request.headers.get("x-fragment"):
         return Response(status_code=401)
+    if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
+        here = Markup('<meta http-equiv="refresh" content="0;url={0}"><a href="{0}">Go on</a>')
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return HTMLResponse(
+            "<!doctype html><title>greenboard</title>" + here.format(local_path(path))
+        )
     return RedirectResponse(sign_in_address(request), status_code=303)
 
 

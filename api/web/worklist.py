@@ -77,8 +77,10 @@ def _blank(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-Text = Annotated[str | None, BeforeValidator(_blank), Field(max_length=200)]
-Share = Annotated[float | None, BeforeValidator(_blank), Field(ge=0, le=1, allow_inf_nan=False)]
+Text = Annotated[Annotated[str, Field(max_length=200)] | None, BeforeValidator(_blank)]
+Share = Annotated[
+    Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None, BeforeValidator(_blank)
+]
 
 
 class Asked(BaseModel):

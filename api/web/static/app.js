@@ -88,6 +88,22 @@
     if (act) { event.preventDefault(); act(); }
   });
 
+  // A job that runs is asked for now and then.
+  const jobs = $("#jobs[data-busy]");
+  const watch = async () => {
+    try {
+      const answer = await fetch("/policies", { headers: { "X-Fragment": "1" }, credentials: "same-origin" });
+      if (answer.ok) {
+        const got = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const now = $("#jobs", got);
+        for (const row of all("tr[data-status]", now)) { const old = document.getElementById(row.id); if (old) old.replaceWith(document.adoptNode(row)); }
+        if (now && now.dataset.busy === undefined) { location.reload(); return; }
+      }
+    } catch { /* asked again */ }
+    setTimeout(watch, 2000);
+  };
+  if (jobs) setTimeout(watch, 1500);
+
   // Live: which cases changed comes by the stream; what they say now is asked for.
   const live = $("#live");
   if (!signedIn || !live || !window.EventSource) return;

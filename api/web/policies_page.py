@@ -1,0 +1,229 @@
+"""What the policies page shows: who decides, who would decide otherwise, and the comparisons."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, select
+
+from agent.workflow.errors import WorkflowError
+from agent.workflow.shadow import compare_shadow
+from api.deps import Server
+from api.job_requests import DEFAULT_POLICIES, ComparisonRequest, JobView
+from api.problems import ProblemError
+from api.routes.jobs import job_view
+from api.schemas import PolicyOfCase
+from api.store import jobs as store
+from api.store.tables import shadow as shadow_table
+from api.views import policy_view
+from api.web.guard import Visit
+from api.web.svg import Chart, Scale, drawing, tag, ticks
+from api.web.words import number, signed
+
+JOBS = 20
+MOST_SHADOW = 50_000
+REPORT = "report.json"
+SIZE = (620, 300)
+Fields = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shadow:
+    """Silent policies beside the acting ones, from the log; ``problem`` if it cannot be told."""
+
+    pairs: Sequence[Mapping[str, Any]] = ()
+    remarks: Sequence[str] = ()
+    steps: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoliciesPage:
+    """The page's figures.
+
+    Attributes:
+        acting: who decides, and why it is not the configured one.
+        names: policies that a case may ask for.
+        silent: policies that decide silently.
+        shadow: what they would have done.
+        jobs: comparisons and other reports, newest first.
+        latest: the newest comparison that is done; None without one.
+        compared: its chart.
+        chosen: policies that the form has ticked.
+    """
+
+    acting: PolicyOfCase
+    names: Sequence[str]
+    silent: Sequence[str]
+    shadow: Shadow
+    jobs: Sequence[JobView]
+    latest: JobView | None
+    compared: Chart | None
+    chosen: Sequence[str] = field(default=DEFAULT_POLICIES)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job waits or runs."""
+        return any(job.status not in store.OVER for job in self.jobs)
+
+
+def _read(connection: Connection) -> tuple[Sequence[Any], list[dict[str, Any]]]:
+    rows, _ = store.list_jobs(connection, limit=JOBS)
+    query = select(shadow_table).limit(MOST_SHADOW)
+    return rows, [dict(row) for row in connection.execute(query).mappings()]
+
+
+async def build_policies(visited: Visit) -> PoliciesPage:
+    """Put the page together."""
+    server = visited.server
+    book = server.kit.policies
+    rows, log = await server.database.read(_read)
+    jobs = [job_view(row) for row in rows]
+    latest, row = _latest(jobs, rows)
+    report = await _report(server, row) if row is not None else None
+    return PoliciesPage(
+        acting=policy_view(book),
+        names=tuple(book.names),
+        silent=tuple(server.settings.shadow),
+        shadow=await asyncio.to_thread(_shadow, server, log),
+        jobs=jobs,
+        latest=latest if report else None,
+        compared=comparison_chart(report) if report else None,
+    )
+
+
+def _latest(jobs: Sequence[JobView], rows: Sequence[Any]) -> tuple[JobView | None, Any]:
+    for job, row in zip(jobs, rows):
+        if job.kind == "comparison" and job.status == store.DONE:
+            return job, row
+    return None, None
+
+
+async def _report(server: Server, row: Any) -> dict[str, Any] | None:
+    """The figures of a comparison; None if its files are gone."""
+    path = job_file(server, row, REPORT)
+    if path is None:
+        return None
+    key = ("comparison", row.id)
+    return await asyncio.to_thread(server.web.memo.get, key, lambda: json.loads(path.read_text()))
+
+
+def job_file(server: Server, row: Any, name: str) -> Path | None:
+    """A file that a job lists under this name, if it is still there."""
+    listed = {kept["name"]: kept for kept in (row.result or {}).get("files", ())}
+    return server.jobs.path(row.id, listed[name]["path"]) if name in listed else None
+
+
+def _shadow(server: Server, log: Sequence[Mapping[str, Any]]) -> Shadow:
+    if not log:
+        return Shadow()
+    try:
+        report = server.web.memo.get(
+            ("shadow", len(log), log[-1]["case_id"], log[-1]["seq"]),
+            lambda: compare_shadow(log).to_json(),
+        )
+    except WorkflowError as error:
+        return Shadow(problem=str(error))
+    return Shadow(pairs=report["pairs"], remarks=report["remarks"], steps=report["steps"])
+
+
+def comparison_chart(report: Mapping[str, Any]) -> Chart:
+    """AUC gain against emissions of each policy, with intervals."""
+    points = [
+        (name, figures["g_co2e"], figures["auc_gain"])
+        for name, figures in report["policies"].items()
+    ]
+    grams = [end for _, g, _ in points for end in _ends(g)]
+    gains = [end for _, _, gain in points for end in _ends(gain)]
+    x = Scale(low=0.0, high=1.05 * max([*grams, 1e-9]), start=56.0, end=SIZE[0] - 20.0)
+    low, high = min(0.0, *gains), max(0.0, *gains)
+    room = 0.08 * (high - low or 1.0)
+    y = Scale(low=low - room, high=high + room, start=250.0, end=22.0)
+    marks = [tag("text", "AUC gain of a session", x=0, y=12)]
+    for value in ticks(y.low, y.high):
+        marks.append(tag("line", x1=56, x2=SIZE[0] - 20, y1=y(value), y2=y(value), class_="rule"))
+        marks.append(tag("text", signed(value), x=48, y=y(value) + 4, class_="end"))
+    for value in ticks(x.low, x.high):
+        marks.append(tag("text", number(value, 4), x=x(value), y=268, class_="mid"))
+    marks.append(tag("text", "gCO2e of a session", x=SIZE[0] - 20, y=292, class_="end"))
+    for name, g, gain in points:
+        at_x, at_y = x(g["value"]), y(gain["value"])
+        flip = at_x > 0.75 * SIZE[0]
+        marks += _whiskers(x, y, g, gain)
+        marks.append(tag("circle", cx=at_x, cy=at_y, r=5, class_="dot fill-blue"))
+        marks.append(
+            tag("text", name, x=at_x + (-9 if flip else 9), y=at_y - 7,
+                class_="label end" if flip else "label")
+        )  # fmt: skip
+    caption = "AUC gain against emissions, a session of the held-out patients"
+    return Chart(
+        id="chart-comparison",
+        caption=caption,
+        svg=drawing("chart-comparison", SIZE, caption, f"{len(points)} policies.", marks),
+        heads=("Policy", "AUC gain", "95 %", "gCO2e", "95 %"),
+        table=tuple(
+            (name, signed(gain["value"], 3), _between(gain), number(g["value"]), _between(g))
+            for name, g, gain in points
+        ),
+    )
+
+
+def _ends(figure: Mapping[str, Any]) -> tuple[float, ...]:
+    return (figure["value"], *(figure.get("ci95") or ()))
+
+
+def _between(figure: Mapping[str, Any]) -> str:
+    ends = figure.get("ci95")
+    return f"{number(ends[0])} to {number(ends[1])}" if ends else "unknown"
+
+
+def _whiskers(x: Scale, y: Scale, g: Mapping[str, Any], gain: Mapping[str, Any]) -> list[Any]:
+    marks, (at_x, at_y) = [], (x(g["value"]), y(gain["value"]))
+    if g.get("ci95"):
+        low, high = map(x, g["ci95"])
+        marks.append(tag("line", x1=low, x2=high, y1=at_y, y2=at_y, class_="line-grey"))
+    if gain.get("ci95"):
+        low, high = map(y, gain["ci95"])
+        marks.append(tag("line", x1=at_x, x2=at_x, y1=low, y2=high, class_="line-grey"))
+    return marks
+
+
+def comparison_of(fields: Fields, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The comparison that a form asks for, and what is wrong with it by the id of the field.
+
+    Args:
+        fields: of the form; a ticked policy is ``policy:<name>``.
+        names: policies that there are.
+    """
+    chosen = [name for name in names if f"policy:{name}" in fields]
+    given: dict[str, Any] = {"policies": chosen}
+    for name in ("sessions", "seed"):
+        text = fields.get(name, "").strip()
+        if text:
+            given[name] = int(text) if text.isascii() and text.isdecimal() else text
+    try:
+        return ComparisonRequest.model_validate(given).model_dump(mode="json"), {}
+    except ValidationError as error:
+        errors = {}
+        for problem in error.errors():
+            field_ = str(problem["loc"][0]) if problem["loc"] else "policies"
+            errors[field_] = WRONG.get(field_, "Check this field.")
+        return {}, errors
+
+
+WRONG = {
+    "policies": "Choose 1 to 8 policies.",
+    "sessions": "Give 2 to 200 sessions.",
+    "seed": "The seed is a whole number, 0 or more.",
+}
+
+
+def gone() -> ProblemError:
+    """404 for a file of a job."""
+    return ProblemError("job-file-not-found", "The report is not there (any more).")
