@@ -231,6 +231,8 @@ def _message(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "union_tag_invalid":
         allowed = problem["ctx"]
         return f"{allowed['discriminator']} must be one of {allowed['expected_tags']}"
+    if problem["type"] == "json_invalid":
+        return f"{problem['msg']}: {problem['ctx']['error']}"[:300]
     return str(problem["msg"])[:300]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, func, insert, or_, select, update
 
 from api.errors import ApiError
 from api.store.tables import cases, events
@@ -105,12 +106,17 @@ def claim(
     return row if taken.rowcount else None
 
 
+@lru_cache(maxsize=64)
+def _update_of(names: tuple[str, ...]) -> Update:
+    """The statement that changes these columns; there are few sets of them."""
+    changed = {name: bindparam(f"new_{name}", type_=cases.c[name].type) for name in names}
+    return UPDATE_CASE.values(version=cases.c.version + 1, **changed)
+
+
 def update_case(connection: Connection, case_id: str, values: Mapping[str, Any]) -> None:
     """Change columns of a case; its version goes up by one."""
-    changed = {name: bindparam(f"new_{name}", type_=cases.c[name].type) for name in values}
     given = {f"new_{name}": value for name, value in values.items()}
-    statement = UPDATE_CASE.values(version=cases.c.version + 1, **changed)
-    connection.execute(statement, {"case_id": case_id, **given})
+    connection.execute(_update_of(tuple(values)), {"case_id": case_id, **given})
 
 
 def release_all(connection: Connection) -> None:

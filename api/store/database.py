@@ -12,11 +12,12 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -144,8 +145,7 @@ class Database:
     ) -> None:
         """Insert the rows that are not there yet."""
         if rows:
-            insert = sqlite.insert if self.is_sqlite else postgresql.insert
-            connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
+            connection.execute(_insert_new(table, self.is_sqlite), list(rows))
 
     def _write_all(self) -> None:
         """The writer: takes what waits, as one group, until it is told to stop."""
@@ -182,6 +182,12 @@ class Database:
             mine = [outcome for outcome in outcomes if outcome[0].loop is loop]
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_tell, mine)
+
+
+@lru_cache(maxsize=32)
+def _insert_new(table: Table, is_sqlite: bool) -> Insert:
+    insert = sqlite.insert if is_sqlite else postgresql.insert
+    return insert(table).on_conflict_do_nothing()
 
 
 def make_engine(url: str) -> Engine:
