@@ -63,7 +63,10 @@ def explain_case(
         lines=_lines(state, known),
         contributions=dict(view.token_logit),
         missing=known.absent,
-        **known.spent.model_dump(),
+        energy_kwh_modelled=known.spent.energy_kwh_modelled,
+        energy_kwh_measured=known.spent.energy_kwh_measured,
+        g_co2e=known.spent.g_co2e,
+        unmeasured=known.spent.unmeasured,
         cautions=state.get("cautions", []),
         conformal_set=view.conformal_set,
         conformal_level=view.conformal_level,
@@ -241,7 +244,7 @@ def _evidence_lines(state: CaseState, view: AssessmentRecord, absent: list[str])
 def _waiting_lines(state: CaseState) -> list[str]:
     """What was expected of the case's waits, and the grid that each then met."""
     lines = []
-    for waited in map(Waited.model_validate, state["waits"]):
+    for waited in map(Waited.model_validate, state.get("waits", [])):
         plan = waited.plan
         why = (
             "because of a carbon limit."
