@@ -9,7 +9,6 @@ from typing import Any
 
 from agent.workflow.protocols import Student
 from api.fhir.ages import OLDEST, completed_years, day_of, report_day
-from api.fhir.columns import columns_of
 from api.fhir.findings import Finding, Findings
 from api.fhir.genes import Genes, is_genomic
 from api.fhir.issues import FhirError, Issue, error, refuse, remark, warning
@@ -23,6 +22,7 @@ from api.fhir.mapping import (
     modality_of,
 )
 from api.fhir.reading import Entry, Incoming, open_bundle
+from api.fhir.students import columns_of
 from api.fhir.subject import SubjectParts, check_reference, subject_of
 from api.fhir.values import coded, of_rule, own, word
 from api.fhir.walk import Json, codings
@@ -186,8 +186,16 @@ def _read_condition(entry: Entry, bound: BoundMap, findings: Findings) -> None:
             except FhirError as problem:
                 findings.failed(problem)
             else:
+                _tell_coarse(rule, concept, where, findings)
                 rank = len(rule.rule.observation)
                 findings.add(_finding(rule, value, where, rank))
+
+
+def _tell_coarse(rule: BoundRule, concept: Any, where: str, findings: Findings) -> None:
+    if rule.table is not None and rule.table.coarse & set(codings(concept)):
+        findings.note(
+            remark(where, f"{rule.name} has no word that says as much; it got a coarser one.")
+        )
 
 
 def _of_condition(entry: Entry, part: str) -> Iterator[tuple[str, Json]]:
@@ -251,6 +259,7 @@ def _read_coded(
         for rule in bound.by_code.get(code, ()):
             taken = True
             value = of_rule(rule, bearer, where)
+            _tell_coarse(rule, bearer.get("valueCodeableConcept"), where, findings)
             findings.add(_finding(rule, value, where, rule.rank(code), day))
         modality = modality_of(code[0])
         if modality is not None:

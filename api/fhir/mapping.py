@@ -136,11 +136,13 @@ class MapFile(Part):
 class Table:
     """The words of one feature: from a code to the word that this bundle knows, and back.
 
-    A code that says that nothing is known has None.
+    A code that says that nothing is known has None. Of the ``coarse`` ones the bundle knows no word
+    that says as much.
     """
 
     word_of: Mapping[Code, Value | None]
     code_of: Mapping[Value, Code]
+    coarse: frozenset[Code]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,16 +281,21 @@ def _table(words: Mapping[str, Word], known: tuple[str, ...] | None) -> Table | 
         words: the meanings.
         known: words that the bundle knows; None for a number.
     """
-    word_of: dict[Code, Value | None] = {}
-    code_of: dict[Value, Code] = {}
     spelled = {_bare(word): word for word in known or ()}
+    word_of: dict[Code, Value | None] = {}
+    exact: dict[Value, Word] = {}
+    coarse: set[Code] = set()
     for word in words.values():
         said = _said(word, None if known is None else spelled)
-        if said is not None or not word.say:
-            word_of |= dict.fromkeys(word.codes, said)
-        if said is not None and word.write:
-            code_of.setdefault(said, word.codes[0])
-    return Table(word_of=word_of, code_of=code_of) if code_of else None
+        if said is None and word.say:
+            continue  # its spellings are of the other kind
+        word_of |= dict.fromkeys(word.codes, said)
+        if said is not None and exact.setdefault(said, word) is not word:
+            coarse |= set(word.codes)
+    code_of = {said: word.codes[0] for said, word in exact.items() if word.write}
+    if not exact:
+        return None
+    return Table(word_of=word_of, code_of=code_of, coarse=frozenset(coarse))
 
 
 def _said(word: Word, spelled: Mapping[str, str] | None) -> Value | None:

@@ -6,8 +6,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.fhir.intake import Intake
-from api.fhir.issues import Issue
 from api.schemas import CaseView, Out
 
 
@@ -27,24 +25,3 @@ class IntakeView(Out):
     mapped: dict[str, int] = Field(description="Known features by modality.")
     unmapped: list[IssueView] = Field(description="What no feature comes from.")
     notes: list[IssueView] = Field(description="What was understood in a way worth knowing.")
-
-
-def issue_view(issue: Issue) -> IssueView:
-    """An issue as callers see it."""
-    return IssueView(
-        severity=issue.severity, code=issue.code, where=issue.where, message=issue.message
-    )
-
-
-def intake_view(case: CaseView, intake: Intake) -> IntakeView:
-    """What a Bundle became."""
-    known = {
-        modality: sum(value is not None for value in row.values())
-        for modality, row in intake.features.items()
-    }
-    return IntakeView(
-        case=case,
-        mapped=known,
-        unmapped=[issue_view(issue) for issue in intake.unmapped],
-        notes=[issue_view(issue) for issue in intake.notes],
-    )

@@ -9,7 +9,6 @@ from typing import Any
 
 from agent.workflow.protocols import Features, Student
 from api.fhir.codes import LOINC, SNOMED, UCUM
-from api.fhir.columns import columns_of
 from api.fhir.genes import GENE, PRESENT, REGION, VARIANT
 from api.fhir.ids import entry_of, reference_to, resource_id
 from api.fhir.intake import OMB, RACE
@@ -24,6 +23,7 @@ from api.fhir.mapping import (
     feature_system,
 )
 from api.fhir.marks import coding, concept, tags
+from api.fhir.students import columns_of
 
 LUNG_CANCER = (SNOMED, "363358000")
 REPORT = (LOINC, "81247-9")

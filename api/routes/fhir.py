@@ -14,10 +14,10 @@ from sqlalchemy import Connection
 from api.admission import etag
 from api.deps import IdempotencyKey, Parts, Reviewer, Server, Viewer
 from api.fhir.intake import Intake, features_from_bundle
-from api.fhir.issues import MAX_ISSUES, FhirError, operation_outcome
+from api.fhir.issues import MAX_ISSUES, FhirError, Issue, operation_outcome
 from api.fhir.mapping import MapFile, map_beside, read_map
 from api.fhir.output import case_bundle
-from api.fhir.schemas import IntakeView, intake_view
+from api.fhir.schemas import IntakeView, IssueView
 from api.idempotency import Once
 from api.problems import TYPES, ProblemError, documented, problem_response
 from api.records import audit_rows
@@ -168,9 +168,30 @@ async def post_bundle(
     return _answer(request, response, case_view(server, row), intake)
 
 
+def _issue_view(issue: Issue) -> IssueView:
+    """An issue as callers see it."""
+    return IssueView(
+        severity=issue.severity, code=issue.code, where=issue.where, message=issue.message
+    )
+
+
+def _intake_view(case: CaseView, intake: Intake) -> IntakeView:
+    """What a Bundle became."""
+    known = {
+        modality: sum(value is not None for value in row.values())
+        for modality, row in intake.features.items()
+    }
+    return IntakeView(
+        case=case,
+        mapped=known,
+        unmapped=[_issue_view(issue) for issue in intake.unmapped],
+        notes=[_issue_view(issue) for issue in intake.notes],
+    )
+
+
 def _answer(request: Request, response: Response, case: CaseView, intake: Intake) -> Any:
     if not _wants_fhir(request):
-        return intake_view(case, intake)
+        return _intake_view(case, intake)
     outcome = operation_outcome([*intake.unmapped, *intake.notes])
     headers = {
         name: response.headers[name]

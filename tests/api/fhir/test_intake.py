@@ -191,6 +191,7 @@ def test_the_pathological_stage_goes_before_the_clinical_and_the_newest_before_o
 def test_a_coarser_word_is_used_where_the_cohort_has_no_finer_one() -> None:
     found = observation("21899-0", valueCodeableConcept=cc("http://cancerstaging.org", "pT2a"))
     assert clinical(found) == {"T": "t2"}
+    assert "coarser" in read(bundle(found)).notes[0].message
 
 
 def test_what_is_said_to_be_unknown_is_unknown() -> None:
