@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from api.cds.schemas import HookRequest
 from api.deps import Server
+from api.fhir.issues import FhirError
 from api.problems import ProblemError
+from api.routes.fhir import read_for
+from distill.transfers import BASE_MODALITY
 
 PREFETCH = {
     "patient": "Patient/{{context.patientId}}",
@@ -22,13 +28,13 @@ Resource = Mapping[str, Any]
 
 
 def bundle_of(prefetch: Mapping[str, Resource | None]) -> dict[str, Any]:
-    """One Bundle of everything that was brought, searches unpacked."""
-    entries = [
-        {"resource": dict(resource)}
-        for key in PREFETCH
-        for resource in _resources(prefetch.get(key))
-    ]
-    return {"resourceType": "Bundle", "type": "collection", "entry": entries}
+    """One Bundle of everything that was brought, searches unpacked, each resource once."""
+    entries: dict[object, dict[str, Any]] = {}
+    for key in PREFETCH:
+        for resource in _resources(prefetch.get(key)):
+            name = (resource.get("resourceType"), resource.get("id") or len(entries))
+            entries.setdefault(name, {"resource": dict(resource)})
+    return {"resourceType": "Bundle", "type": "collection", "entry": list(entries.values())}
 
 
 def _resources(brought: Resource | None) -> Iterator[Resource]:
@@ -40,26 +46,49 @@ def _resources(brought: Resource | None) -> Iterator[Resource]:
     entries = brought.get("entry")
     for entry in entries if isinstance(entries, list) else ():
         resource = entry.get("resource") if isinstance(entry, Mapping) else None
-        if isinstance(resource, Mapping):
+        # What a search says of itself is no data.
+        if isinstance(resource, Mapping) and resource.get("resourceType") != "OperationOutcome":
             yield resource
 
 
-def features_of(
-    prefetch: Mapping[str, Resource | None] | None, server: Server
-) -> dict[str, Any] | None:
+async def features_of(hook: HookRequest, server: Server) -> dict[str, Any] | None:
     """Feature rows of what was brought; None if there is nothing to review in it.
 
+    A chart with clinical data alone starts no case: there would be nothing to decide about.
+
     Raises:
-        ProblemError: 412 if what is needed was not brought.
+        ProblemError: 412 if what is needed was not brought, 422 if it is another patient's.
     """
-    missing = [key for key in NEEDED if key not in (prefetch or {})]
-    if missing or prefetch is None:
+    prefetch = hook.prefetch or {}
+    missing = [key for key in NEEDED if key not in prefetch]
+    if missing:
         raise ProblemError(
             "prefetch-missing",
             f"There is no case of this patient yet, and to start one the call has to bring "
             f"{', '.join(missing)} (prefetch, as discovery says; null where there is none).",
         )
-    if prefetch["patient"] is None:
+    patient = prefetch["patient"]
+    if patient is None:
         return None
-    # To be joined with the intake of FHIR bundles.
-    return None
+    if patient.get("id") != hook.context.patient_id:
+        raise ProblemError(
+            "invalid-request", "body/prefetch/patient: it is not the patient of the context."
+        )
+    data = json.dumps(bundle_of(prefetch)).encode()
+    try:
+        intake = await asyncio.to_thread(read_for, server, data)
+    except FhirError:
+        # Not what the served bundle can take; the chart of most patients is not.
+        return None
+    return _worth(intake.features)
+
+
+def _worth(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    known = {
+        modality: {name: value for name, value in row.items() if value is not None}
+        for modality, row in features.items()
+    }
+    more = any(row for modality, row in known.items() if modality != BASE_MODALITY)
+    if not more or not known.get(BASE_MODALITY):
+        return None
+    return {modality: dict(row) for modality, row in features.items()}

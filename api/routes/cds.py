@@ -30,6 +30,7 @@ from api.reviews import NewCase
 from api.store import cases as store
 from api.store import cds as shown_store
 from api.views import case_view
+from distill.errors import FeatureError
 
 SERVICE = "greenboard-case-review"
 HERE = f"/cds-services/{SERVICE}"
@@ -151,7 +152,7 @@ async def _start(visit: _Visit) -> Any:
     if not visit.caller.may_start:
         return None
     server = visit.server
-    features = intake.features_of(visit.hook.prefetch, server)
+    features = await intake.features_of(visit.hook, server)
     if features is None:
         return None
     new = NewCase(
@@ -168,7 +169,10 @@ async def _start(visit: _Visit) -> Any:
     # Charts are opened twice at once: the patient is the key, so that there is one case.
     caller = Principal(name=f"cds:{visit.caller.issuer}"[:100], role="reviewer")
     once = Once.of(caller, f"cds-{visit.subject}", "cds:start", {"subject": visit.subject})
-    case_id, _ = await server.reviews.create(new, caller, once)
+    try:
+        case_id, _ = await server.reviews.create(new, caller, once)
+    except FeatureError:
+        return None
 
     def noted(connection: Connection) -> Any:
         row = store.get_case(connection, case_id)
