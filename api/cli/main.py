@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from agent.errors import AgentError
-from api.cli import batch, carbon, cohort, compare, demo, evaluate, review, rl, serve, shadow, train
+from api.cli import (
+    batch,
+    carbon,
+    cohort,
+    compare,
+    demo,
+    evaluate,
+    fhir,
+    review,
+    rl,
+    serve,
+    shadow,
+    train,
+)
 from api.errors import ApiError
 from carbon.errors import CarbonError
 from distill.errors import DistillError
@@ -53,6 +66,7 @@ app.command("review")(review.review)
 app.command("batch")(batch.batch)
 app.command("serve")(serve.serve)
 app.command("shadow")(shadow.shadow)
+app.add_typer(fhir.app, name="fhir")
 app.add_typer(carbon.app, name="carbon")
 
 

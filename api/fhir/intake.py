@@ -241,9 +241,16 @@ def _withdrawn(incoming: Incoming) -> set[str]:
 
 def _read_observation(entry: Entry, bound: BoundMap, findings: Findings) -> None:
     """An Observation, and each component, by its code."""
-    taken = _read_coded(entry.resource, entry.where, entry, bound, findings)
+    bearers = [(entry.where, entry.resource)]
     for i, component in enumerate(entry.resource.get("component", ())):
-        taken |= _read_coded(component, f"{entry.where}.component[{i}]", entry, bound, findings)
+        bearers.append((f"{entry.where}.component[{i}]", component))
+    taken = False
+    for where, bearer in bearers:
+        try:
+            taken |= _read_coded(bearer, where, entry, bound, findings)
+        except FhirError as problem:
+            findings.failed(problem)
+            taken = True
     if not taken:
         known = any(code in bound.known_codes for code in codings(entry.resource.get("code")))
         reason = "the bundle has no such feature" if known else "no rule of the map is for its code"
