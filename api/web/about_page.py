@@ -108,8 +108,8 @@ def _limits(metrics: Mapping[str, Any]) -> list[str]:
     full = metrics.get("full") or {}
     limits = [
         "Every figure is out of fold: no patient of a hospital was scored by a model that had "
-        "seen that hospital. None of them was measured in another country, on another scanner or "
-        "at a later time."
+        "seen that hospital. All are of this one cohort: how the model does on patients of another "
+        "place or a later time, they do not say."
     ]
     whole = full.get("auc_over_hospitals")
     if whole:
