@@ -15,6 +15,7 @@ from pathlib import Path
 
 import api
 
+CHILD = ("-P", "-m", "api.job_child")
 LAST_LINES = 20
 LONGEST_LINE = 4096
 ERROR = "error: "
@@ -63,7 +64,7 @@ class JobProcess:
         Raises:
             OSError: if the process cannot be started.
         """
-        command = [sys.executable, "-P", "-m", "api.job_child", *words]
+        command = [sys.executable, *CHILD, *words]
         with contextlib.ExitStack() as stack:
             out = subprocess.DEVNULL
             if output is not None:
