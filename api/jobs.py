@@ -29,7 +29,7 @@ from api.job_plans import PLANNERS, Plan, Sources, share_done
 from api.job_process import Ended, JobProcess, Step
 from api.problems import ProblemError
 from api.store import jobs as store
-from api.store.private import private_folder
+from api.store.private import FOLDER_MODE, private_folder
 
 log = logging.getLogger("greenboard.jobs")
 TELL_S = 0.5
@@ -90,6 +90,8 @@ class Jobs:
     async def start(self) -> None:
         """Say what came of the jobs of an earlier server, then work."""
         private_folder(self._folder)
+        # It may be there from before, and it is ours alone.
+        self._folder.chmod(FOLDER_MODE)
         now = self._clock()
         await self._database.write(lambda c: store.fail_running(c, reason=DIED, now=now))
         self._bell.set()

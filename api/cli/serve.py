@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from api.settings import Settings
 
 EPHEMERAL = "ephemeral-reviewer"
+REVIEW, SYSTEMS = "Review", "Other systems"
 
 
 def serve(
@@ -75,8 +76,59 @@ def serve(
     port_file: Annotated[
         Path | None, typer.Option(help="Write the port here once it is taken.")
     ] = None,
+    second_review_above: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Two reviewers have to agree where the probability's entropy is above this, bits: "
+            "0.9 is a probability between 0.32 and 0.68.",
+            rich_help_panel=REVIEW,
+        ),
+    ] = None,
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Policy that decides silently beside the acting one, for comparison. Repeat it.",
+            rich_help_panel=REVIEW,
+        ),
+    ] = None,
+    bundles: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of bundles that may be activated while it runs.", rich_help_panel=REVIEW
+        ),
+    ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Its address as browsers and other systems reach it, for links and tokens.",
+            rich_help_panel=SYSTEMS,
+        ),
+    ] = None,
+    cds_trust: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML of the CDS Hooks clients that are trusted. Without it they are refused.",
+            rich_help_panel=SYSTEMS,
+        ),
+    ] = None,
+    cds_open: Annotated[
+        bool | None,
+        typer.Option(
+            "--cds-open",
+            help="Answer any CDS Hooks client: for the public sandbox, on loopback only.",
+            rich_help_panel=SYSTEMS,
+        ),
+    ] = None,
+    fhir_map: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML that says which FHIR codes are which features.", rich_help_panel=SYSTEMS
+        ),
+    ] = None,
 ) -> None:
-    r"""Serve the review workflow.
+    r"""Serve the review workflow: a page for reviewers, an API, CDS Hooks and FHIR.
 
     Every option but --keys can also come as GREENBOARD_<NAME>, for example GREENBOARD_PORT_FILE
     for --port-file; several limits have commas between. A GREENBOARD_ variable that means nothing
@@ -94,6 +146,8 @@ def serve(
       greenboard serve --bundle bundle --source electricity-maps --zone DE --token-file em.token
 
       greenboard serve --bundle bundle --limit day:500:800 --limit month:8e3:1e4:warn:defer
+
+      greenboard serve --bundle bundle --keys keys.toml --second-review-above 0.9 --shadow rule
 
       greenboard serve --bundle bundle --policy policies/ppo/ --keys keys.toml --host 0.0.0.0
     """
@@ -119,6 +173,13 @@ def serve(
             "host": host,
             "port": port,
             "port_file": port_file,
+            "second_review_above": second_review_above,
+            "shadow": shadow or None,
+            "bundles": bundles,
+            "public_url": public_url,
+            "cds_trust": cds_trust,
+            "cds_open": cds_open,
+            "fhir_map": fhir_map,
         },
         keys_file=keys,
     )
@@ -189,7 +250,8 @@ async def _serve(
             if settings.port_file is not None:
                 settings.port_file.write_text(f"{taken}\n")
             shown = f"[{host}]" if ":" in host else host
-            said.append(f"greenboard on http://{shown}:{taken} (research use only); OpenAPI: "
+            said.append(f"greenboard on http://{shown}:{taken} (research use only): open it in a "
+                        f"browser and sign in with a key; OpenAPI: "
                         f"http://{shown}:{taken}/openapi.json")  # fmt: skip
             typer.echo("\n".join(said))
             server = uvicorn.Server(config)
