@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import exp
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
@@ -111,9 +112,9 @@ class WhatIf:
             return Tried(action=int(np.asarray(policy.act(observation, mask))[0]), axes=())
         rows, spans = self._rows(policy, observation[0], standing)
         masks = self._masks(rows, mask[0], spans, standing)
-        actions = np.asarray(policy.act(rows, masks))
+        actions = np.asarray(policy.act(rows, masks)).tolist()
         axes = tuple(self._read(span, actions) for span in spans)
-        return Tried(action=int(actions[0]), axes=axes)
+        return Tried(action=actions[0], axes=axes)
 
     @cached_property
     def _at(self) -> dict[str, int]:
@@ -238,30 +239,34 @@ class WhatIf:
         budget = rows[:, left, None] ** 2
         return np.asarray(rows[:, grams] ** 2 * ratio <= budget * (1.0 + SAME))
 
-    def _read(self, span: _Span, actions: Int64[np.ndarray, " rows"]) -> AxisTried:
+    def _read(self, span: _Span, actions: Sequence[int]) -> AxisTried:
         """The nearest tested value on each side at which the action is another one."""
-        mine = actions[span.start : span.start + len(span.values)]
-        flips = []
-        for side in (span.values < span.now, span.values > span.now):
-            other = np.flatnonzero(side & (mine != actions[0]))
-            if other.size:
-                i = int(other[np.abs(span.values[other] - span.now).argmin()])
-                becomes = self.catalogue.names[int(mine[i])]
-                flips.append(Flip(at=_told(span.axis, float(span.values[i])), becomes=becomes))
-        ends = (*span.values, span.now)
+        # a handful of values: plain numbers are quicker than arrays
+        values, taken = span.values.tolist(), actions[0]
+        others = [
+            (abs(value - span.now), value, action)
+            for value, action in zip(values, actions[span.start :])
+            if action != taken
+        ]
+        below = min((o for o in others if o[1] < span.now), default=None)
+        above = min((o for o in others if o[1] > span.now), default=None)
         return AxisTried(
             axis=span.axis,
             unit=UNITS[span.axis],
             now=_told(span.axis, span.now),
-            low=_told(span.axis, float(min(ends))),
-            high=_told(span.axis, float(max(ends))),
-            flips=flips,
+            low=_told(span.axis, min(span.now, *values)),
+            high=_told(span.axis, max(span.now, *values)),
+            flips=[
+                Flip(at=_told(span.axis, found[1]), becomes=self.catalogue.names[found[2]])
+                for found in (below, above)
+                if found is not None
+            ],
         )
 
 
 def _told(axis: Axis, value: float) -> float:
     """The value as it is shown: log-odds as a probability."""
-    return float(1.0 / (1.0 + np.exp(-value))) if axis == "probability" else value
+    return 1.0 / (1.0 + exp(-value)) if axis == "probability" else value
 
 
 def change_lines(axes: Sequence[AxisTried]) -> list[str]:

@@ -124,7 +124,8 @@ def _option(option: Data) -> str:
     """An action with what is known of it."""
     facts = []
     if option.get("predicted_auc_gain") is not None:
-        facts.append(f"predicted gain {option['predicted_auc_gain']:+.5f} session AUC")
+        gain = round(option["predicted_auc_gain"], 5) + 0.0
+        facts.append(f"predicted gain {gain:+.5f} session AUC")
     if option.get("energy_kwh") is not None:
         facts.append(f"{option['energy_kwh']:.3g} kWh")
     if option.get("g_co2e") is not None:
