@@ -136,7 +136,10 @@ async def storm(
     from api.cds.doubles import service_address
 
     gate, cards = asyncio.Semaphore(concurrent), 0
-    limits = httpx.Limits(max_connections=concurrent, max_keepalive_connections=concurrent)
+    # Connections are given up before the server, which keeps idle ones for 5 s, does so.
+    limits = httpx.Limits(
+        max_connections=concurrent, max_keepalive_connections=concurrent, keepalive_expiry=2
+    )
     async with httpx.AsyncClient(limits=limits, timeout=30) as client:
 
         async def one(headers: dict[str, str], body: dict[str, Any]) -> float:
