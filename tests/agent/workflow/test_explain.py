@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from agent.workflow.explain import explain_case
+from agent.policies.registry import make_policy
+from agent.workflow.doubles import replay_kit
+from agent.workflow.explain import explain_case, uncertainty_bits
 from agent.workflow.state import AssessmentRecord, CaseState, Explanation
+from envs.toy import toy_evidence
 
 OLD_VIEW = {
     "probability": 0.8, "logit": 1.4, "disagreement": 0.3, "processed": ["clinical", "genomics"],
@@ -59,3 +62,71 @@ def test_a_case_of_an_earlier_version_is_explained_without_them():
     new = ("conformal_set", "conformal_level", "weighting")
     stored = {k: v for k, v in told.model_dump(mode="json").items() if k not in new}
     assert Explanation.model_validate(stored) == told
+
+
+@pytest.mark.parametrize(("p", "bits"), [(0.5, 1.0), (0.0, 0.0), (1.0, 0.0), (0.25, 0.811278)])
+def test_uncertainty_is_the_entropy(p, bits):
+    assert uncertainty_bits(p) == pytest.approx(bits, abs=1e-6)
+
+
+def insight():
+    return replay_kit(toy_evidence(n_patients=120, seed=2), make_policy=make_policy).insight
+
+
+MODALITIES = ["clinical", "genomics", "pathology"]
+
+
+def test_with_the_cohort_at_hand_peers_and_drift_are_told():
+    told = explain_case(state(NEW_VIEW), MODALITIES, insight(), {"genomics": (9, 20)})
+    assert told.peers is not None
+    assert told.peers.modalities == ["clinical", "genomics"]
+    assert any(line.startswith("Patients like this one") for line in told.lines)
+    assert "genomics: 9 of 20 numbers lie outside the range of the training patients." in told.drift
+    for flag in told.drift:
+        assert f"Unlike the training patients: {flag}" in told.lines
+    assert told.watched is not None
+    assert told.watched.flagged
+    assert told.watched.outside == {"genomics": 0.45}
+    bare = explain_case(state(NEW_VIEW), MODALITIES)
+    assert (bare.peers, bare.watched, bare.drift) == (None, None, [])
+
+
+def test_what_people_asked_for_is_told_with_whose_wish_it_was():
+    asked = {"reviewer": "dr b", "reason_code": "clinical_judgement"}
+    changed = state(NEW_VIEW) | {
+        "present": ["clinical", "pathology"], "unreliable": ["genomics"],
+        "transfers_run": ["pathology->clinical"],
+        "requests": [
+            {"action": "request_transfer", "transfer": "pathology->clinical", **asked},
+            {"action": "request_transfer", "transfer": "clinical->genomics", **asked},
+            {"action": "mark_unreliable", "modality": "genomics", **asked},
+            {"action": "raise_urgency", "urgency": 0.9, "reviewer": "dr c"},
+        ],
+    }  # fmt: skip
+    told = explain_case(changed, MODALITIES, insight())
+    assert told.requested == [
+        "pathology->clinical was asked for by dr b (clinical judgement).",
+        "clinical->genomics was asked for by dr b (clinical judgement). It is not among those run.",
+        "genomics was marked as unreliable and left out by dr b (clinical judgement).",
+        "Urgency was raised to 0.9 by dr c.",
+    ]
+    assert told.unreliable == ["genomics"]
+    assert "Left out as unreliable: genomics." in told.lines
+    # it came with the case, so the watch counts it as there, and nobody says that it is lacking
+    assert told.missing == []
+    assert told.watched is not None
+    assert sorted(told.watched.present) == sorted(MODALITIES)
+    # patients like this one are those whom the student saw in the same way
+    assert told.peers is not None
+    assert told.peers.modalities == ["clinical", "pathology"]
+
+
+def test_what_would_have_changed_the_last_choice_is_told():
+    axis = {"axis": "grid", "unit": "gCO2e/kWh", "now": 200.0, "low": 20.0, "high": 800.0,
+            "flips": [{"at": 100.0, "becomes": "genomics->pathology"}]}  # fmt: skip
+    told = explain_case(state(NEW_VIEW) | {"changes": [axis]}, MODALITIES)
+    at = told.lines.index("The last choice was finalise.")
+    assert told.lines[at + 1] == (
+        "It would have been genomics->pathology with the grid now at 100 instead of 200 gCO2e/kWh."
+    )
+    assert told.changes[0].flips[0].becomes == "genomics->pathology"
