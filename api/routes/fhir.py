@@ -18,6 +18,7 @@ from api.fhir.issues import MAX_ISSUES, FhirError, Issue, operation_outcome
 from api.fhir.mapping import MapFile, map_beside, read_map
 from api.fhir.output import case_bundle
 from api.fhir.schemas import IntakeView, IssueView
+from api.fhir.writing import bundle_from_features
 from api.idempotency import Once
 from api.problems import TYPES, ProblemError, documented, problem_response
 from api.records import audit_rows
@@ -43,6 +44,22 @@ BODY = {
     }
 }
 router = APIRouter(prefix="/v1", tags=["fhir"])
+
+
+def show_example(schema: dict[str, Any], server: Server) -> None:
+    """Put a Bundle into the schema that this server takes as it stands; nobody's values."""
+    student = server.kit.student
+    made = bundle_from_features(
+        student.example(),
+        student,
+        feature_map=_own_map(server),
+        reference="example",
+        synthetic=True,
+    )
+    shown = {"made-up": {"summary": "Training medians and known words", "value": made}}
+    body = schema["paths"][f"{router.prefix}/fhir/Bundle"]["post"]["requestBody"]
+    for media in body["content"].values():
+        media["examples"] = shown
 
 
 def _wants_fhir(request: Request) -> bool:
