@@ -163,6 +163,27 @@ class AccountView(Out):
     warnings: list[str]
 
 
+class SpentBy(Out):
+    """What had been spent by the end of an hour."""
+
+    until: datetime = Field(description="End of the hour, or now.")
+    spent_g_co2e: float
+
+
+class DayBudgetView(Out):
+    """The day's carbon that policies plan with, midnight to midnight UTC."""
+
+    starts: datetime
+    ends: datetime
+    g_co2e_per_day: float
+    spent_g_co2e: FigureView = Field(description="n: entries that were summed.")
+    left_g_co2e: float = Field(description="Negative when overspent.")
+    left_fraction: float = Field(description="Of the day's budget; what policies see.")
+    cases_per_day: int = Field(description="Cases that it is meant for.")
+    unknown_entries: int = Field(description="Entries of unknown emissions: not in the sum.")
+    course: list[SpentBy] = Field(description="Hour by hour from midnight until now.")
+
+
 class LimitView(Out):
     """Where one limit stands."""
 

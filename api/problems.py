@@ -82,6 +82,7 @@ TYPES: dict[str, ProblemType] = {
         _type("too-many-watchers", 429, "Too many event streams are open"),
         _type("queue-full", 429, "Too many cases are waiting"),
         _type("too-many-jobs", 429, "Too many jobs are waiting"),
+        _type("not-rephrased", 503, "There are no other words for this explanation"),
         _type("internal-error", 500, "Something went wrong in the server"),
         _type("carbon-unavailable", 503, "The grid's carbon intensity is not known"),
         _type("not-ready", 503, "The server is not ready"),
@@ -268,6 +269,17 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_surprise)
 
 
+def _example(kind: ProblemType) -> dict[str, Any]:
+    """What a problem of this kind looks like."""
+    return {
+        "type": kind.uri,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": "What came, what is allowed, what to do.",
+        "instance": "/v1/cases",
+    }
+
+
 def documented(*slugs: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these kinds of problem, grouped by status."""
     responses: dict[int | str, dict[str, Any]] = {}
@@ -277,9 +289,15 @@ def documented(*slugs: str) -> dict[int | str, dict[str, Any]]:
             kind.status,
             {
                 "description": "",
-                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+                "content": {
+                    MEDIA_TYPE: {
+                        "schema": {"$ref": "#/components/schemas/Problem"},
+                        "examples": {},
+                    }
+                },
             },
         )
         note = f"`{kind.uri}`: {kind.title}"
+        response["content"][MEDIA_TYPE]["examples"][slug] = {"value": _example(kind)}
         response["description"] = "; ".join(filter(None, [response["description"], note]))
     return responses

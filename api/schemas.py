@@ -296,7 +296,11 @@ class PoliciesView(Out):
     configured: str
     acting: str
     fallback_reason: str | None
-    names: list[str]
+    names: list[str] = Field(description="What a case may ask for.")
+    shadow: list[str] = Field(
+        description="These decide silently beside the acting one; a report of kind 'shadow' "
+        "compares them."
+    )
     seed: int
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 
+from api.account_schemas import DayBudgetView, FigureView, SpentBy
 from api.deps import Parts, Server, Viewer
 from api.problems import documented
 from api.schemas import BudgetView, ForecastView, LedgerLine, LedgerView, Moment, ReadingView
@@ -66,6 +68,33 @@ async def forecast(
     """One reading an hour, the next clock hour first."""
     readings = await asyncio.to_thread(server.kit.monitor.forecast, hours)
     return ForecastView(readings=[reading_view(reading) for reading in readings])
+
+
+@router.get("/budget", summary="What of the day's carbon is left", responses=documented(*COMMON))
+async def budget(server: Parts, caller: Viewer) -> DayBudgetView:
+    """The day's budget, what was spent of it hour by hour, and what is left.
+
+    It is what policies plan with, and no limit: those are at ``/v1/carbon/limits``.
+    """
+    now, day = server.clock().astimezone(UTC), server.kit.budget
+    starts = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    charges = await server.database.read(lambda c: ledger.times_since(c, starts))
+    known = [(time, g) for time, g in charges if g is not None]
+    hours = [starts + timedelta(hours=h + 1) for h in range(now.hour)]
+    return DayBudgetView(
+        starts=starts,
+        ends=starts + timedelta(days=1),
+        g_co2e_per_day=day.g_co2e_per_day,
+        spent_g_co2e=FigureView(value=day.spent_g_co2e(now), ci95=None, n=len(known)),
+        left_g_co2e=day.left_g_co2e(now),
+        left_fraction=day.left_fraction(now),
+        cases_per_day=day.cases_per_day,
+        unknown_entries=len(charges) - len(known),
+        course=[
+            SpentBy(until=until, spent_g_co2e=sum(g for time, g in known if time < until))
+            for until in (*hours, now)
+        ],
+    )
 
 
 @router.get("/ledger", summary="Energy and carbon so far", responses=documented(*COMMON))

@@ -104,14 +104,15 @@ def budget_gauges(server: Server) -> tuple[BudgetGauge, ...]:
     "/v1/policies", tags=["policies"], summary="What can decide", responses=documented(*COMMON)
 )
 async def policies(server: Parts, caller: Viewer) -> PoliciesView:
-    """The configured policy, the one that acts, and the names that a case may ask for."""
-    book = server.kit.policies
+    """The configured policy, the one that acts, its shadows, and what a case may ask for."""
+    book, insight = server.kit.policies, server.kit.insight
     acting = book.acting()
     return PoliciesView(
         configured=book.configured,
         acting=acting.policy.name,
         fallback_reason=acting.fallback_reason,
         names=list(book.names),
+        shadow=[policy.name for policy in insight.shadows] if insight is not None else [],
         seed=book.seed,
     )
 

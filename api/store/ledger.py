@@ -50,6 +50,12 @@ def charges_since(connection: Connection, since: datetime | None) -> Sequence[An
     return (connection.execute(query)).all()
 
 
+def times_since(connection: Connection, since: datetime) -> list[tuple[datetime, float | None]]:
+    """When what was charged since then, g CO2e; None where that is unknown. Oldest first."""
+    query = select(ledger.c.time, ledger.c.g_co2e).where(ledger.c.time >= since)
+    return [(row.time, row.g_co2e) for row in connection.execute(query.order_by(ledger.c.time))]
+
+
 def entries(
     connection: Connection, *, since: datetime | None, until: datetime | None
 ) -> list[LedgerEntry]:
