@@ -37,7 +37,8 @@ from api.jobs import JobLimits, Jobs
 from api.kits import Kits, Loaded
 from api.metrics import Metrics
 from api.middleware import BodyLimit, Timing
-from api.problems import Problem, install
+from api.openapi import complete, recorded
+from api.problems import install
 from api.reviews import Reviews
 from api.routes import (
     account,
@@ -155,7 +156,7 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(Timing, metrics=metrics)
     app.add_middleware(CdsCors, local=chosen.cds_open)
-    _describe_problems(app)
+    _describe(app)
     return app
 
 
@@ -180,9 +181,11 @@ async def _start(
     past = await database.write(lambda c: _note_start(c, settings.bundle, kit, clock()))
     saver = await _open_checkpoints(stack, settings.state / "graph.sqlite")
 
+    budget = kit.budget
+
     def at_work(kit: ReviewKit, folder: Path) -> Loaded:
-        # All bundles spend from the same limits.
-        shared = replace(kit, limits=limits)
+        # All bundles spend from the same limits and the same day.
+        shared = replace(kit, limits=limits, budget=budget)
         inputs = CaseInputs(kit.student, database)
         services = shared.services(
             prepared=inputs.prepared,
@@ -272,18 +275,15 @@ def _version() -> str:
         return "0"
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """Put the Problem schema where the documented answers point to, and examples that work."""
-    generate = app.openapi
+def _describe(app: FastAPI) -> None:
+    """Complete the schema: the Problem that answers point to, and examples that work."""
+    generate, examples = app.openapi, recorded()
 
     def openapi() -> dict[str, object]:
-        schema = generate()
-        schemas = schema["components"]["schemas"]
-        schemas.setdefault("Problem", Problem.model_json_schema())
         running = getattr(app.state, "server", None)
+        bodies = None
         if isinstance(running, Server):
-            example = running.kit.student.example()
-            schemas["CaseRequest"]["examples"] = case_examples(example, running.clock())
-        return schema
+            bodies = case_examples(running.kit.student.example(), running.clock())
+        return complete(generate(), examples, bodies)
 
     app.openapi = openapi  # type: ignore[method-assign]

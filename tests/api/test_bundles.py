@@ -51,7 +51,7 @@ def beside(tmp_path: Path, settings: Settings, evidence, serve):
         return replace(kit, identity=replace(kit.identity, version=version))
 
     def start(**changes: Any) -> Any:
-        return serve(load=load, bundles=tmp_path / "bundles", policy="never", **changes)
+        return serve(load=load, bundles=tmp_path / "bundles", **{"policy": "never", **changes})
 
     return SimpleNamespace(start=start, folder=tmp_path / "bundles")
 
@@ -161,3 +161,19 @@ def test_a_folder_that_comes_to_hold_another_bundle_is_one_step(tmp_path: Path) 
     engine.dispose()
     assert [row.bundle for row in rows] == ["v0", "v1", "v2"]
     assert [one.bundle for one in store.stack(rows)] == ["v1", "v2"]
+
+
+def test_bundles_share_one_day_of_carbon(beside, body, until) -> None:
+    with beside.start(policy="always-everything") as running, running.client("admin") as client:
+        case_id = client.post("/v1/cases", json=body(1)).json()["id"]
+        until(client, case_id, "awaiting_clinician")
+        before = client.get("/v1/carbon/budget").json()
+        assert before["spent_g_co2e"]["value"] == pytest.approx(
+            before["g_co2e_per_day"] - before["left_g_co2e"]
+        )
+        assert before["course"][-1]["spent_g_co2e"] == pytest.approx(
+            before["spent_g_co2e"]["value"]
+        )
+        assert activate(client, "v1").status_code == 201
+        after = client.get("/v1/carbon/budget").json()
+        assert after["spent_g_co2e"] == before["spent_g_co2e"]
