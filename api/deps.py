@@ -16,6 +16,7 @@ from fastapi import Depends, Header, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from agent.workflow.kit import ReviewKit
+from agent.workflow.rephrase import ChatRephraser
 from api.auth import KeyRing, Principal, Role
 from api.cds.desk import Desk
 from api.hub import Hub
@@ -56,6 +57,7 @@ class Server:
     clock: Callable[[], datetime]
     cds: Desk
     watchers: asyncio.Semaphore
+    rephraser: ChatRephraser | None = None
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
     changing_bundle: asyncio.Lock = field(default_factory=asyncio.Lock)
     web: Web = field(default_factory=Web)

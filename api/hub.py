@@ -37,6 +37,7 @@ class Hub:
     Attributes:
         run: names this run of the server.
         changed: how many changes of cases there have been in it.
+        closing: whether the server is going down.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,13 @@ class Hub:
         self._any = asyncio.Event()
         self.run = secrets.token_hex(4)
         self.changed = 0
+        self.closing = False
+
+    def close(self) -> None:
+        """The server is going down: let those who watch cases go, so that it need not wait."""
+        self.closing = True
+        for bell in list(self._bells.values()):
+            bell.set()
 
     def listen(self, case_id: str) -> asyncio.Event:
         """An event that is set at the next change; take it *before* looking at the case."""

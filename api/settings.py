@@ -41,7 +41,7 @@ OPTION_NAMES = {
 """Options of ``greenboard serve`` that are called otherwise than the field that they set."""
 NOT_FIELDS = (
     "KEYS", "KEYS_FILE", "ELECTRICITY_MAPS_TOKEN", "ELECTRICITY_MAPS_URL", "WATTTIME_USER",
-    "WATTTIME_PASSWORD", "WATTTIME_URL",
+    "WATTTIME_PASSWORD", "WATTTIME_URL", "REPHRASE_KEY",
 )  # fmt: skip
 """Variables that :func:`read_settings` and :func:`read_access` read by themselves."""
 KUBERNETES = re.compile(
@@ -129,6 +129,10 @@ class Settings(BaseModel):
         shadow: policies that decide silently beside the acting one, commas between.
         second_review_above: entropy of the probability, bits, above which two reviewers have to
             agree; nobody has to by default.
+        rephrase_url: an OpenAI-compatible endpoint that may put explanations in other words, for
+            example ``https://host/v1``; none by default. Its key, if it asks for one, is read from
+            GREENBOARD_REPHRASE_KEY.
+        rephrase_model: the model's name there.
         require_if_match: refuse clinicians' actions that do not say which version they saw.
         jobs_queue: background jobs that may wait before new ones are refused.
         job_limit_s: how long one may take.
@@ -172,6 +176,8 @@ class Settings(BaseModel):
     bundles: Path | None = None
     shadow: Annotated[tuple[str, ...], BeforeValidator(split_names)] = ()
     second_review_above: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    rephrase_url: str | None = None
+    rephrase_model: str | None = None
     require_if_match: bool = False
     jobs_queue: int = Field(default=8, ge=1, le=1000)
     job_limit_s: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
@@ -341,6 +347,18 @@ def read_access(token_file: Path | None, source: str) -> ProviderAccess:
         electricity_maps_url=os.environ.get(PREFIX + "ELECTRICITY_MAPS_URL", ELECTRICITY_MAPS_URL),
         watttime_url=os.environ.get(PREFIX + "WATTTIME_URL", WATTTIME_URL),
     )
+
+
+def read_rephrase_key() -> Secret | None:
+    """The key of the endpoint that puts explanations in other words; None without one.
+
+    Raises:
+        SettingsError: if it is empty or holds what no header can.
+    """
+    try:
+        return _environment_secret("REPHRASE_KEY")
+    except IntensityError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _environment_path(name: str) -> Path | None:

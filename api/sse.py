@@ -109,7 +109,7 @@ async def follow_case(
         if chunk:
             quiet_s = 0.0
             yield b"".join(chunk)
-        if not follow or status in store.FINAL:
+        if not follow or status in store.FINAL or server.hub.closing:
             return
         from_store = not await _rung(bell, pause_s)
         quiet_s += pause_s if from_store else 0.0

@@ -238,6 +238,8 @@ async def _serve(
     app: Any, config: Any, settings: Settings, said: list[str], stopped_by: list[int]
 ) -> None:
     """Open bundle, state and grid; only then listen, and say where."""
+    import asyncio
+
     import uvicorn
 
     from api.errors import SettingsError
@@ -255,6 +257,14 @@ async def _serve(
                         f"http://{shown}:{taken}/openapi.json")  # fmt: skip
             typer.echo("\n".join(said))
             server = uvicorn.Server(config)
+            loop, leave = asyncio.get_running_loop(), server.handle_exit
+
+            def let_go(sig: int, frame: Any) -> None:
+                # Who follows a case would otherwise be waited for, then cut off.
+                loop.call_soon_threadsafe(app.state.server.hub.close)
+                leave(sig, frame)
+
+            server.handle_exit = let_go  # type: ignore[method-assign]
             with _kept_signals(stopped_by):
                 await server.serve(sockets=[listener])
         if not server.started:
