@@ -66,10 +66,6 @@ class Tried:
     action: int
     axes: tuple[AxisTried, ...]
 
-    def to_json(self) -> list[dict[str, object]]:
-        """The axes as plain data, for the step's event."""
-        return [axis.model_dump(mode="json") for axis in self.axes]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Span:

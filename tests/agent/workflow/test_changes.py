@@ -189,7 +189,7 @@ def test_sentences_say_what_flips_and_what_does_not() -> None:
         "No tested value of these alone would have changed it: the urgency (0 to 1), the time to "
         "the deadline (1 to 48 h), the probability (0.0474 to 0.953)."
     )
-    again = [AxisTried.model_validate(axis) for axis in tried.to_json()]
+    again = [AxisTried.model_validate(axis.model_dump(mode="json")) for axis in tried.axes]
     assert change_lines(again) == lines
     assert change_lines([]) == []
 
