@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 import httpx
 
 from api.batch_schemas import BatchView
-from api.client import calls, flows
+from api.client import calls, flows, operations
 from api.client.events import CaseEvent, Following
 from api.client.flows import Attempt, Flow, Outcome, Pause, Rest
 from api.client.retry import Retry
@@ -47,6 +47,8 @@ class AsyncClient:
     """
 
     create_case = _method(calls.create_case)
+    post_bundle = _method(calls.post_bundle)
+    case_bundle = _method(calls.case_bundle)
     read_case = _method(calls.read_case)
     list_cases = _method(calls.list_cases)
     accept = _method(calls.accept)
@@ -60,27 +62,27 @@ class AsyncClient:
     case_audit = _method(calls.case_audit)
     export_case = _method(calls.export_case)
     export_cases = _method(calls.export_cases)
-    policies = _method(calls.policies)
-    bundles = _method(calls.bundles)
-    activations = _method(calls.activations)
-    activate_bundle = _method(calls.activate_bundle)
-    roll_back_bundle = _method(calls.roll_back_bundle)
-    start_comparison = _method(calls.start_comparison)
-    start_report = _method(calls.start_report)
-    list_jobs = _method(calls.list_jobs)
-    read_job = _method(calls.read_job)
-    cancel_job = _method(calls.cancel_job)
-    job_file = _method(calls.job_file)
-    carbon_now = _method(calls.carbon_now)
-    carbon_forecast = _method(calls.carbon_forecast)
-    carbon_ledger = _method(calls.carbon_ledger)
-    ledger_lines = _method(calls.ledger_lines)
-    carbon_account = _method(calls.carbon_account)
-    carbon_limits = _method(calls.carbon_limits)
-    check_audit = _method(calls.check_audit)
-    health = _method(calls.health)
-    readiness = _method(calls.readiness)
-    metrics = _method(calls.metrics)
+    policies = _method(operations.policies)
+    bundles = _method(operations.bundles)
+    activations = _method(operations.activations)
+    activate_bundle = _method(operations.activate_bundle)
+    roll_back_bundle = _method(operations.roll_back_bundle)
+    start_comparison = _method(operations.start_comparison)
+    start_report = _method(operations.start_report)
+    list_jobs = _method(operations.list_jobs)
+    read_job = _method(operations.read_job)
+    cancel_job = _method(operations.cancel_job)
+    job_file = _method(operations.job_file)
+    carbon_now = _method(operations.carbon_now)
+    carbon_forecast = _method(operations.carbon_forecast)
+    carbon_ledger = _method(operations.carbon_ledger)
+    ledger_lines = _method(operations.ledger_lines)
+    carbon_account = _method(operations.carbon_account)
+    carbon_limits = _method(operations.carbon_limits)
+    check_audit = _method(operations.check_audit)
+    health = _method(operations.health)
+    readiness = _method(operations.readiness)
+    metrics = _method(operations.metrics)
 
     def __init__(
         self,
@@ -189,7 +191,7 @@ class AsyncClient:
     async def iter_jobs(self, *, limit: int = 200) -> AsyncIterator[JobView]:
         """Every job, newest first."""
         page = None
-        build = functools.partial(calls.page_of_jobs, limit)
+        build = functools.partial(operations.page_of_jobs, limit)
         while page := await self._carry_out(flows.after(build, self._reach.retry, page)):
             for job in page.jobs:
                 yield job

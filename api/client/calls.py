@@ -8,56 +8,38 @@ Idempotency-Key of one's own; one is made up for each call otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic import TypeAdapter
 
-from api.account_schemas import AccountView, By, LimitsView
 from api.batch_schemas import BatchView
-from api.bundle_schemas import ActivationsView, ActivationView, BundlesView
 from api.client.wire import (
     Call,
     CaseRef,
-    bytes_of,
     case_path,
     get,
     json_lines,
+    json_of,
     model,
     post,
-    text_of,
-    under,
 )
-from api.job_requests import (
-    ComparisonRequest,
-    JobKind,
-    JobPage,
-    JobStatus,
-    JobView,
-    ReportRequest,
-)
+from api.fhir.schemas import IntakeView
 from api.record_schemas import AuditTrail, CaseExport
 from api.schemas import (
     ActionRequest,
-    AuditView,
     CasePage,
     CaseRequest,
     CaseView,
     Cell,
     DecisionRequest,
-    ForecastView,
-    Health,
-    LedgerView,
-    PoliciesView,
-    Readiness,
-    ReadingView,
     Status,
 )
 
 Features = Mapping[str, Mapping[str, Cell] | None]
 DECISION: TypeAdapter[DecisionRequest] = TypeAdapter(DecisionRequest)
 ACTION: TypeAdapter[ActionRequest] = TypeAdapter(ActionRequest)
-REPORT: TypeAdapter[ReportRequest] = TypeAdapter(ReportRequest)
 Reason = Literal[
     "clinical_judgement", "new_information", "data_quality", "outside_scope",
     "missing_data", "wrong_data", "other",
@@ -131,6 +113,28 @@ def create_cases(cases: Sequence[CaseRequest], *, key: str | None = None) -> Cal
     """Post up to 100 cases; what came of each stands in the answer."""
     bodies = [case.model_dump(mode="json", exclude_unset=True) for case in cases]
     return post("/v1/cases/batch", model(BatchView), {"cases": bodies}, key=key)
+
+
+def post_bundle(
+    bundle: Mapping[str, Any],
+    *,
+    urgency: float | None = None,
+    deadline: datetime | None = None,
+    unit: str | None = None,
+    session: str | None = None,
+    policy: str | None = None,
+    key: str | None = None,
+) -> Call[IntakeView]:
+    """Post a patient's FHIR R4 Bundle for review; what of it was understood stands beside it."""
+    params = {"urgency": urgency, "deadline": deadline, "unit": unit, "session": session,
+              "policy": policy}  # fmt: skip
+    call = post("/v1/fhir/Bundle", model(IntakeView), dict(bundle), key=key)
+    return replace(call, params=params)
+
+
+def case_bundle(case: CaseRef) -> Call[dict[str, Any]]:
+    """A case as a FHIR R4 Bundle."""
+    return get(case_path(case, "fhir"), json_of)
 
 
 def read_case(case: CaseRef) -> Call[CaseView]:
@@ -243,146 +247,3 @@ def export_case(case: CaseRef) -> Call[CaseExport]:
 def export_cases(**filters: Unpack[Filters]) -> Call[list[CaseExport]]:
     """The records of many cases, in one answer."""
     return get("/v1/cases/export.jsonl", json_lines(CaseExport), filters)
-
-
-def policies() -> Call[PoliciesView]:
-    """What can decide."""
-    return get("/v1/policies", model(PoliciesView))
-
-
-def bundles() -> Call[BundlesView]:
-    """Which bundles there are, and which one new cases get."""
-    return get("/v1/bundles", model(BundlesView))
-
-
-def activations() -> Call[ActivationsView]:
-    """Which bundle was active when."""
-    return get("/v1/bundles/activations", model(ActivationsView))
-
-
-def activate_bundle(version: str, *, key: str | None = None) -> Call[ActivationView]:
-    """Let new cases get another bundle; for administrators."""
-    body = {"version": version}
-    return post("/v1/bundles/activations", model(ActivationView), body, key=key)
-
-
-def roll_back_bundle(*, key: str | None = None) -> Call[ActivationView]:
-    """Let new cases get the bundle before this one again; for administrators."""
-    return post("/v1/bundles/rollback", model(ActivationView), key=key)
-
-
-def start_comparison(
-    *, key: str | None = None, request: ComparisonRequest | None = None
-) -> Call[JobView]:
-    """Compare policies in the background; see :meth:`wait_for_job`."""
-    body = (request or ComparisonRequest()).model_dump(mode="json")
-    return post("/v1/comparisons", model(JobView), body, key=key)
-
-
-def start_report(
-    kind: JobKind, *, key: str | None = None, options: Mapping[str, Any] | None = None
-) -> Call[JobView]:
-    """Write a report in the background; ``options`` as the schema of its kind has them."""
-    asked = REPORT.validate_python({"kind": kind, **(options or {})})
-    return post("/v1/reports", model(JobView), asked.model_dump(mode="json"), key=key)
-
-
-def list_jobs(
-    *,
-    status: Sequence[JobStatus] = (),
-    kind: JobKind | None = None,
-    limit: int = 50,
-    cursor: str | None = None,
-) -> Call[JobPage]:
-    """A page of jobs, newest first."""
-    params = {"status": list(status), "kind": kind, "limit": limit, "cursor": cursor}
-    return get("/v1/jobs", model(JobPage), params)
-
-
-def page_of_jobs(limit: int, cursor: str | None) -> Call[JobPage]:
-    """One page of jobs, for going through all of them."""
-    return list_jobs(limit=limit, cursor=cursor)
-
-
-def _job_path(job: JobView | str, *more: str) -> str:
-    return under("/v1/jobs", job if isinstance(job, str) else job.id, *more)
-
-
-def read_job(job: JobView | str) -> Call[JobView]:
-    """How far a job is."""
-    return get(_job_path(job), model(JobView))
-
-
-def cancel_job(job: JobView | str, *, key: str | None = None) -> Call[JobView]:
-    """End a job."""
-    return post(_job_path(job, "cancel"), model(JobView), key=key)
-
-
-def job_file(job: JobView | str, name: str) -> Call[bytes]:
-    """A file that a job left."""
-    return get(_job_path(job, "files", name), bytes_of)
-
-
-def carbon_now() -> Call[ReadingView]:
-    """The grid's intensity with its provenance."""
-    return get("/v1/carbon/now", model(ReadingView))
-
-
-def carbon_forecast(hours: int = 24) -> Call[ForecastView]:
-    """The hours ahead."""
-    return get("/v1/carbon/forecast", model(ForecastView), {"hours": hours})
-
-
-def carbon_ledger(
-    *,
-    by: Literal["stage", "case"] = "stage",
-    since: datetime | None = None,
-    case: CaseRef | None = None,
-) -> Call[LedgerView]:
-    """Energy and carbon so far, measured and modelled apart."""
-    name = case.id if case is not None and not isinstance(case, str) else case
-    return get("/v1/carbon/ledger", model(LedgerView), {"by": by, "since": since, "case": name})
-
-
-def ledger_lines(*, since: datetime | None = None, until: datetime | None = None) -> Call[str]:
-    """Every entry of the ledger as JSON Lines: a file for ``greenboard carbon account``."""
-    return get("/v1/carbon/ledger.jsonl", text_of, {"since": since, "until": until})
-
-
-def carbon_account(
-    *,
-    by: By = "stage",
-    heat: str | None = None,
-    hardware: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    **more: str | int,
-) -> Call[AccountView]:
-    """Gross, SCI, avoided by recovered heat, and net; ``more`` as the API has it."""
-    params = {"by": by, "heat": heat, "hardware": hardware, "since": since, "until": until, **more}
-    return get("/v1/carbon/account", model(AccountView), params)
-
-
-def carbon_limits(*, session: str | None = None) -> Call[LimitsView]:
-    """Where the operator's limits stand."""
-    return get("/v1/carbon/limits", model(LimitsView), {"session": session})
-
-
-def check_audit() -> Call[AuditView]:
-    """Whether the audit log holds together; for administrators."""
-    return get("/v1/audit", model(AuditView))
-
-
-def health() -> Call[Health]:
-    """Whether the server answers."""
-    return get("/healthz", model(Health))
-
-
-def readiness() -> Call[Readiness]:
-    """Whether cases can be reviewed, and with what."""
-    return get("/readyz", model(Readiness))
-
-
-def metrics() -> Call[str]:
-    """Prometheus metrics."""
-    return get("/metrics", text_of)

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import httpx
 
 from api.batch_schemas import BatchView
-from api.client import calls
+from api.client import calls, operations
 from api.client.events import CaseEvent
 from api.client.problems import JobFailedError, UnreachableError, WaitedTooLongError
 from api.client.retry import AGAIN, Retry
@@ -150,7 +150,7 @@ def job_over(
     until = None if timeout_s is None else monotonic() + timeout_s
     seen: tuple[object, ...] = ()
     while True:
-        found = yield from send(calls.read_job(job), retry)
+        found = yield from send(operations.read_job(job), retry)
         news = (found.status, found.progress, found.message)
         if on_progress is not None and news != seen:
             on_progress(found)

@@ -136,6 +136,14 @@ def _parsed(text: bytes, response: httpx.Response) -> Any:
         ) from error
 
 
+def json_of(response: httpx.Response) -> dict[str, Any]:
+    """An answer that is a JSON object of another standard."""
+    found = _parsed(response.content, response)
+    if not isinstance(found, dict):
+        raise AnswerError(f"The answer to {response.request.url.path} is no JSON object.")
+    return found
+
+
 def text_of(response: httpx.Response) -> str:
     """The text of an answer."""
     return response.text

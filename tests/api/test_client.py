@@ -38,7 +38,7 @@ from api.client import (
     UnreachableError,
 )
 from api.client.calls import CaseOptions, Filters
-from api.client.problems import NotDeferredError, kinds, problem_of
+from api.client.problems import InvalidFhirError, NotDeferredError, kinds, problem_of
 from api.problems import TYPES
 from api.schemas import CaseRequest
 
@@ -228,6 +228,25 @@ def test_everything_else_is_read_as_its_model(shared_server: Any, body: Any, mak
         assert client.bundles().active
         assert client.activations().activations
         assert client.send_back(case, "missing_data").status == "sent_back"
+
+
+def test_fhir_bundles_go_in_and_out(shared_server: Any, make: Any) -> None:
+    code = {"coding": [{"system": "urn:greenboard:feature:clinical", "code": "row"}]}
+    row = {"resourceType": "Observation", "status": "final", "code": code,
+           "subject": {"reference": "urn:uuid:me"}, "valueQuantity": {"value": 2}}  # fmt: skip
+    patient = {"resourceType": "Patient", "gender": "other"}
+    entries = [{"fullUrl": "urn:uuid:me", "resource": patient},
+               {"fullUrl": "urn:uuid:row", "resource": row}]  # fmt: skip
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
+    with make(shared_server) as client:
+        taken = client.post_bundle(bundle, urgency=0.3, unit="thoracic")
+        assert (taken.case.urgency, taken.case.unit) == (0.3, "thoracic")
+        assert taken.mapped == {"clinical": 1}
+        out = client.case_bundle(taken.case)
+        assert (out["resourceType"], bool(out["entry"])) == ("Bundle", True)
+        with pytest.raises(InvalidFhirError) as caught:
+            client.post_bundle({**bundle, "type": "transaction"})
+        assert caught.value.errors
 
 
 def test_lists_are_gone_through_page_by_page(serve: Any, body: Any, make: Any) -> None:
