@@ -9,11 +9,11 @@ from typing import Any
 
 from agent.workflow.protocols import Student
 from api.fhir.ages import OLDEST, completed_years, day_of, report_day
+from api.fhir.columns import Columns
 from api.fhir.findings import Finding, Findings
 from api.fhir.genes import Genes, is_genomic
 from api.fhir.issues import FhirError, Issue, error, refuse, remark, warning
 from api.fhir.mapping import (
-    FEATURE_SET,
     BoundMap,
     BoundRule,
     MapFile,
@@ -24,13 +24,15 @@ from api.fhir.mapping import (
 from api.fhir.reading import Entry, Incoming, open_bundle
 from api.fhir.students import columns_of
 from api.fhir.subject import SubjectParts, check_reference, subject_of
-from api.fhir.values import coded, of_rule, own, word
+from api.fhir.values import NOT_KNOWN, VALUES, coded, of_rule, own, word
 from api.fhir.walk import Json, codings
 
 GENDER = "http://hl7.org/fhir/administrative-gender"
 RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
 OMB = "ombCategory"
 PRELIMINARY = "preliminary"
+MAX_NAME, HINTS = 200, 5
+PANELS = {"hasMember", "component"}
 IN_FORCE = ("final", "amended", "corrected", PRELIMINARY)
 
 
@@ -251,7 +253,7 @@ def _read_observation(entry: Entry, bound: BoundMap, findings: Findings) -> None
         except FhirError as problem:
             findings.failed(problem)
             taken = True
-    if not taken:
+    if not taken and "hasMember" not in entry.resource:
         known = any(code in bound.known_codes for code in codings(entry.resource.get("code")))
         reason = "the bundle has no such feature" if known else "no rule of the map is for its code"
         findings.note(warning("not-supported", entry.where, f"{reason}: left out."))
@@ -261,6 +263,8 @@ def _read_coded(
     bearer: Json, where: str, entry: Entry, bound: BoundMap, findings: Findings
 ) -> bool:
     """Take what the bearer's codes stand for; whether anything was looked for in it."""
+    if PANELS & bearer.keys() and not any(name in bearer for name in (*VALUES, NOT_KNOWN)):
+        return False  # its members and components say it
     day, taken = day_of(entry.resource), False
     for code in codings(bearer.get("code")):
         for rule in bound.by_code.get(code, ()):
@@ -272,7 +276,6 @@ def _read_coded(
         if modality is not None:
             taken = True
             _read_own(bearer, where, (modality, feature_name(code[1])), bound, findings)
-        taken |= code[0] == FEATURE_SET
     return taken
 
 
@@ -287,12 +290,18 @@ def _read_own(
         findings.note(warning("not-supported", where, f"not a modality of the bundle: {takes}."))
         return
     if name not in columns:
-        near = get_close_matches(name, [*columns.numbers, *columns.words], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        what = f"{modality} has no feature of this code.{hint}"
+        what = f"{modality} has no feature of this code.{_hint(name, columns, findings)}"
         raise FhirError([error("code-invalid", f"{where}.code", what)])
     value = own(name in columns.words, bearer, where)
     findings.add(Finding(modality=modality, name=name, value=value, where=where))
+
+
+def _hint(name: str, columns: Columns, findings: Findings) -> str:
+    """The nearest name, for the first few that are wrong: looking takes a while."""
+    if len(name) > MAX_NAME or len(findings.issues) >= HINTS:
+        return ""
+    near = get_close_matches(name, [*columns.numbers, *columns.words], n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _urgency(incoming: Incoming, bound: BoundMap, findings: Findings) -> float | None:

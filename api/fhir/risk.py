@@ -25,8 +25,9 @@ FRACTION = "urn:greenboard:extension:probability-fraction"
 WRONG = "wrong_data"
 UNSAYABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 CARBON_NOTE = (
-    "Gross emissions of this review. Energy of pipelines is modelled (Green Algorithms), energy "
-    "of inference is what its meter gave; the two are not added up. Nothing is called avoided."
+    "Gross emissions of this review, at the grid of the time. Energy stands by how it is known, "
+    "modelled (Green Algorithms) or measured by a counter; what is not known is listed and in no "
+    "sum. Nothing is called avoided."
 )
 
 
@@ -178,10 +179,13 @@ def _carbon(case: CaseView) -> dict[str, Any] | None:
         return None
     parts: list[dict[str, Any]] = [
         {"url": "gross-co2e", "valueQuantity": _plain(known["g_co2e"], "g")},
-        {"url": "energy-modelled", "valueQuantity": _plain(known["energy_kwh_modelled"], "kW.h")},
-        {"url": "energy-measured", "valueQuantity": _plain(known["energy_kwh_measured"], "kW.h")},
         {"url": "note", "valueString": CARBON_NOTE},
     ]
+    for basis in ("modelled", "measured"):
+        energy_kwh = known[f"energy_kwh_{basis}"]
+        # A sum of nothing is no measurement of nought.
+        if energy_kwh > 0:
+            parts.append({"url": f"energy-{basis}", "valueQuantity": _plain(energy_kwh, "kW.h")})
     unmeasured = [sayable(str(line)) for line in known.get("unmeasured") or ()]
     parts += [{"url": "unmeasured", "valueString": line} for line in unmeasured if line]
     return {"url": CARBON, "extension": parts}

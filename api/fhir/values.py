@@ -15,6 +15,7 @@ VALUES = (
     "valueQuantity", "valueCodeableConcept", "valueString", "valueBoolean", "valueInteger",
     "valueRange", "valueRatio", "valueSampledData", "valueTime", "valueDateTime", "valuePeriod",
 )  # fmt: skip
+NOT_KNOWN = "dataAbsentReason"
 ONE = "1"
 PLAIN: Mapping[str, float] = {ONE: 1.0}
 
@@ -28,7 +29,7 @@ def held(bearer: Json, where: str) -> tuple[str, Any] | None:
     for name in VALUES:
         if name in bearer:
             return name, bearer[name]
-    if "dataAbsentReason" in bearer:
+    if NOT_KNOWN in bearer:
         return None
     raise FhirError([error("required", where, "give a value, or a dataAbsentReason.")])
 

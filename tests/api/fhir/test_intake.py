@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -240,6 +241,24 @@ def test_what_no_feature_comes_from_is_listed_not_refused() -> None:
         "Bundle.entry[1].resource", "Bundle.entry[2].resource",
     ]  # fmt: skip
     assert "1 Encounter" in found.notes[0].message
+
+
+def test_a_panel_says_nothing_by_itself() -> None:
+    group = observation("21902-2", hasMember=[{"reference": "urn:uuid:r1"}])
+    member = observation("21899-0", valueCodeableConcept=cc("http://cancerstaging.org", "T1"))
+    found = read(bundle(group, member))
+    assert (found.features, found.unmapped) == ({"clinical": {"T": "t1"}}, ())
+
+
+def test_a_bundle_full_of_unknown_names_is_refused_in_no_time() -> None:
+    system = "urn:greenboard:feature:clinical"
+    many = [{"code": cc(system, f"f{i}"), "valueQuantity": {"value": i}} for i in range(4000)]
+    many.append({"code": cc(system, "x" * 100_000), "valueQuantity": {"value": 0}})
+    began = time.process_time()
+    with pytest.raises(FhirError) as caught:
+        read(bundle(observation("x", component=many)))
+    assert time.process_time() - began < 3
+    assert len(caught.value.issues) == len(many)
 
 
 def test_observations_of_a_report_that_was_taken_back_are_left_out() -> None:

@@ -135,6 +135,8 @@ def test_the_assessment_says_what_it_rests_on_and_what_it_cost() -> None:
     assert carbon["gross-co2e"]["valueQuantity"]["value"] == 41.5
     assert carbon["energy-modelled"]["valueQuantity"]["code"] == "kW.h"
     assert "Nothing is called avoided" in carbon["note"]["valueString"]
+    unmetered = case(explanation=EXPLANATION | {"energy_kwh_measured": 0.0})
+    assert "energy-measured" not in json.dumps(made(unmetered))
     texts = [note["text"] for note in risk["note"]]
     assert texts[0].startswith("Research use only")
     assert {"Careful.", "First line.", "drift"} <= set(texts)
