@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from api.schemas import Body, Moment, Out
+from api.schemas import Body, Out
+from api.when import When
 from carbon.declared import Declared, parse_hardware, parse_heat
 
 By = Literal["stage", "case", "policy", "unit", "session", "all"]
@@ -67,8 +68,8 @@ class AccountQuery(Body):
         description="Where the kilograms come from.",
         examples=["the maker's product carbon footprint"],
     )
-    since: Moment | None = Field(default=None, description="With a time zone.")
-    until: Moment | None = Field(default=None, description="With a time zone.")
+    since: When | None = Field(default=None, description="With a time zone.")
+    until: When | None = Field(default=None, description="With a time zone.")
     year: int | None = Field(
         default=None, ge=1900, le=2200, description="Year of the server's recorded trace."
     )

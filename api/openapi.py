@@ -38,12 +38,26 @@ def complete(
     schemas.setdefault("Problem", Problem.model_json_schema())
     if bodies is not None:
         schemas["CaseRequest"]["examples"] = bodies
+    _even_tuples(schema["components"])
     for name, operation in operations(schema):
         known = examples.get(name, {})
         _parameters(operation, known.get("parameters", {}))
         _request(operation, known)
         _answers(operation, known)
     return schema
+
+
+def _even_tuples(node: Any) -> None:
+    """A pair of numbers is a list of two numbers: more programs understand that."""
+    if isinstance(node, dict):
+        kinds = node.get("prefixItems")
+        if isinstance(kinds, list) and all(kind == kinds[0] for kind in kinds):
+            node["items"] = node.pop("prefixItems")[0]
+        for inner in node.values():
+            _even_tuples(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            _even_tuples(inner)
 
 
 def operations(schema: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -193,13 +193,18 @@ async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse
 
 
 def _allowed(request: Request) -> list[str]:
-    """Every method of this address; the router names those of the first route that fits alone."""
+    """Every method of this address; the router names those of the first route that fits alone.
+
+    Where a route is for this very address, those that would take it for a name do not count.
+    """
+    routes = request.app.routes
+    own = [route for route in routes if getattr(route, "path", None) == request.url.path]
     return [
         method
         for method in METHODS
         if any(
             route.matches({**request.scope, "method": method})[0] is Match.FULL
-            for route in request.app.routes
+            for route in own or routes
         )
     ]
 

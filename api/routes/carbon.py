@@ -12,13 +12,14 @@ from fastapi import APIRouter, Query, Response
 from api.account_schemas import DayBudgetView, FigureView, SpentBy
 from api.deps import Parts, Server, Viewer
 from api.problems import documented
-from api.schemas import BudgetView, ForecastView, LedgerLine, LedgerView, Moment, ReadingView
+from api.schemas import BudgetView, ForecastView, LedgerLine, LedgerView, ReadingView
 from api.store import ledger
+from api.when import When
 from carbon.ledger import ledger_line
 
 COMMON = ("unauthorized", "forbidden", "invalid-request", "internal-error", "not-ready")
 JSON_LINES = "application/jsonl"
-Bound = Annotated[Moment | None, Query(description="With a time zone.")]
+Bound = Annotated[When | None, Query(description="With a time zone.")]
 router = APIRouter(prefix="/v1/carbon", tags=["carbon"])
 
 
