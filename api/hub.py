@@ -56,6 +56,7 @@ class Hub:
         self.closing = True
         for bell in list(self._bells.values()):
             bell.set()
+        self._any.set()
 
     def listen(self, case_id: str) -> asyncio.Event:
         """An event that is set at the next change; take it *before* looking at the case."""

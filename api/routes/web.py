@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection
-from sse_starlette import EventSourceResponse
 
 from api.deps import Parts, Server
 from api.problems import ProblemError
 from api.routes import web_cases, web_pages
+from api.sse import EventStream
 from api.store import cases as store
 from api.web import worklist as lists
 from api.web.guard import (
@@ -222,14 +222,11 @@ async def rows(
 
 
 @router.get("/changes")
-async def stream(
+async def follow_changes(
     visited: Visitor,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=60)] = None,
     after: Annotated[str | None, Query(max_length=60)] = None,
 ) -> Response:
     """Which cases changed, as it happens; ``after`` is where the page stood when it was read."""
-    return EventSourceResponse(
-        changes(visited, last_event_id or after),
-        ping=round(visited.server.settings.ping_s),
-        headers={"Cache-Control": "no-store"},
-    )
+    stream = changes(visited, last_event_id or after)
+    return EventStream(stream, visited.server.watchers)

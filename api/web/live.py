@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 
-from sse_starlette import ServerSentEvent
-
+from api.sse import PING, sse_event
 from api.web.guard import Visit
 
 GATHER_S = 0.2
 """Changes that come within this belong to one event."""
 LOOK_S = 10.0
 """The sign-in is looked at this often at least."""
-RETRY_MS = 2000
 MOST_IDS = 100
 
 
-async def changes(visited: Visit, last_event_id: str | None) -> AsyncIterator[ServerSentEvent]:
+async def changes(visited: Visit, last_event_id: str | None) -> AsyncIterator[bytes]:
     """Yield ``cases`` events; ``all`` where too much was missed; ``over`` when the sign-in is.
 
     Each event's id names the run of the server and how many changes were seen, so that a page that
@@ -26,31 +23,28 @@ async def changes(visited: Visit, last_event_id: str | None) -> AsyncIterator[Se
     """
     hub = visited.server.hub
     seen = _seen(last_event_id, hub.run)
-    if seen is None:
-        missed = last_event_id is not None
-        seen = hub.changed
-        yield ServerSentEvent(
-            event="all" if missed else "hello",
-            id=f"{hub.run}-{seen}",
-            data="{}",
-            retry=RETRY_MS,
-        )
-    else:
-        yield ServerSentEvent(event="hello", id=f"{hub.run}-{seen}", data="{}", retry=RETRY_MS)
-    while _signed_in(visited):
+    missed = seen is None and last_event_id is not None
+    seen = hub.changed if seen is None else seen
+    yield _event("all" if missed else "hello", f"{hub.run}-{seen}", [])
+    pause_s = min(LOOK_S, visited.server.settings.ping_s)
+    while not hub.closing:
         bell = hub.listen_all()
         if hub.changed != seen:
             ids, seen = hub.changes(seen), hub.changed
             whole = ids is None or len(ids) > MOST_IDS
-            yield ServerSentEvent(
-                event="all" if whole else "cases",
-                id=f"{hub.run}-{seen}",
-                data=json.dumps({"ids": [] if whole else ids}, separators=(",", ":")),
-            )
-            continue
-        if await _rung(bell):
+            name = "all" if whole else "cases"
+            yield _event(name, f"{hub.run}-{seen}", [] if whole or ids is None else ids)
+        elif await _rung(bell, pause_s):
             await asyncio.sleep(GATHER_S)
-    yield ServerSentEvent(event="over", data="{}")
+        elif _signed_in(visited):
+            yield PING
+        else:
+            yield sse_event("over", {})
+            return
+
+
+def _event(name: str, number: str, ids: list[str]) -> bytes:
+    return f"id: {number}\r\n".encode() + sse_event(name, {"ids": ids})
 
 
 def _signed_in(visited: Visit) -> bool:
@@ -64,10 +58,10 @@ def _seen(last_event_id: str | None, run: str) -> int | None:
     return int(number) if name == run and number.isascii() and number.isdecimal() else None
 
 
-async def _rung(bell: asyncio.Event) -> bool:
-    waiter = asyncio.create_task(bell.wait())
+async def _rung(bell: asyncio.Event, pause_s: float) -> bool:
     try:
-        await asyncio.wait({waiter}, timeout=LOOK_S)
-    finally:
-        waiter.cancel()
-    return bell.is_set()
+        async with asyncio.timeout(pause_s):
+            await bell.wait()
+    except TimeoutError:
+        return False
+    return True

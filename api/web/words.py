@@ -87,10 +87,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return "unknown"
     if value == 0:
         return "0"
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    text = f"{value:.{digits}g}"
-    return text if "e" not in text else f"{value:.2e}"
+    text = f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+    return (text if "e" not in text else f"{value:.2e}").replace("-", "−")
 
 
 def small(value: float | None) -> str:

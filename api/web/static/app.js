@@ -112,7 +112,14 @@
     live.hidden = false;
     if (live.dataset.state === now) return;
     live.dataset.state = now;
-    $(".text", live).textContent = words[now];
+    const text = $(".text", live);
+    text.textContent = words[now];
+    if (now === "over") {
+      const link = document.createElement("a");
+      link.href = `/login?said=over&next=${encodeURIComponent(location.pathname + location.search)}`;
+      link.textContent = "sign in again";
+      text.append(", ", link);
+    }
   };
   const table = $("#worklist[data-live]");
   const thisCase = $("[data-case]");
@@ -194,9 +201,14 @@
       if (live.dataset.state === "over") return;
       state("lost");
       source.close();
-      setTimeout(connect, wait);
-      wait = Math.min(wait * 2, 15000);
+      setTimeout(again, wait);
+      wait = Math.min(wait * 2, 8000);
     };
+  };
+  // A stream does not say why it cannot be had: whether somebody is still signed in is asked for.
+  const again = async () => {
+    try { await fragment("/rows?id=-"); } catch { /* the stream's own error comes next */ }
+    if (live.dataset.state !== "over") connect();
   };
   connect.last = document.body.dataset.at;
   connect();
