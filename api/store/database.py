@@ -72,6 +72,7 @@ class Database:
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._writing: Connection | None = None
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         if self.is_sqlite:
             event.listen(self.engine, "connect", _on_connect)
@@ -152,6 +153,7 @@ class Database:
         while True:
             first = self._queue.get()
             if first is None:
+                self._let_go()
                 return
             group, last = [first], False
             while len(group) < GROUP and not last:
@@ -165,23 +167,36 @@ class Database:
                     group.append(following)
             self._write_group(group)
             if last:
+                self._let_go()
                 return
 
     def _write_group(self, group: Sequence[_Write]) -> None:
         kind = DURABLE if any(item.durable for item in group) else REBUILDABLE
         outcomes: list[tuple[_Write, Any, BaseException | None]] = []
         try:
-            with self.engine.connect() as plain:
-                connection = plain.execution_options(greenboard_write=kind)
-                with connection.begin():
-                    outcomes = [_attempt(connection, item) for item in group]
+            connection = self._held()
+            connection.execution_options(greenboard_write=kind)
+            with connection.begin():
+                outcomes = [_attempt(connection, item) for item in group]
         except (SQLAlchemyError, OSError) as error:
             # Nothing of the group was committed: whatever each of them brought is void.
             outcomes = [(item, None, error) for item in group]
+            self._let_go()
         for loop in {item.loop for item in group}:
             mine = [outcome for outcome in outcomes if outcome[0].loop is loop]
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_tell, mine)
+
+    def _held(self) -> Connection:
+        """The writer's connection, kept open: opening one costs as much as a group."""
+        if self._writing is None:
+            self._writing = self.engine.connect()
+        return self._writing
+
+    def _let_go(self) -> None:
+        if self._writing is not None:
+            self._writing.close()
+            self._writing = None
 
 
 @lru_cache(maxsize=32)
