@@ -121,6 +121,10 @@ class WhatIf:
         return {name: self.layout.index(name) for name in names}
 
     @cached_property
+    def _groups(self) -> dict[str, slice]:
+        return {name: self.layout.group(name) for name in ("run", "gain", "g_co2e")}
+
+    @cached_property
     def _scale(self) -> dict[str, float]:
         return {name: self.layout.fields[i].scale for name, i in self._at.items()}
 
@@ -175,7 +179,7 @@ class WhatIf:
         at, scale, values = self._at, self._scale, span.values
         if span.axis == "grid":
             part[:, at["intensity_now"]] = values / scale["intensity_now"]
-            part[:, self.layout.group("g_co2e")] *= np.sqrt(values / span.now)[:, None]
+            part[:, self._groups["g_co2e"]] *= np.sqrt(values / span.now)[:, None]
         elif span.axis == "budget":
             part[:, at["budget_left"]] = values / standing.day_budget_g_co2e
             part[:, at["budget_left_g_co2e"]] = np.sqrt(values / scale["budget_left_g_co2e"])
@@ -185,7 +189,7 @@ class WhatIf:
             part[:, at["slack_h"]] = values / scale["slack_h"]
         elif span.axis == "price":
             # gain - g / price: dearer carbon is the same as more of it
-            part[:, self.layout.group("g_co2e")] *= np.sqrt(span.now / values)[:, None]
+            part[:, self._groups["g_co2e"]] *= np.sqrt(span.now / values)[:, None]
         else:
             self._other_score(part, values, standing)
 
@@ -195,7 +199,7 @@ class WhatIf:
         logit: Float[np.ndarray, " values"],
         standing: Standing,
     ) -> None:
-        at, gains = self._at, self.layout.group("gain")
+        at, gains = self._at, self._groups["gain"]
         p = 1.0 / (1.0 + np.exp(-logit))
         q = 1.0 - p
         part[:, at["logit"]] = logit / self._scale["logit"]
@@ -214,23 +218,25 @@ class WhatIf:
     ) -> Bool[np.ndarray, "rows actions"]:
         masks = np.repeat(mask[None], len(rows), axis=0)
         n, row = self.catalogue.n_transfers, rows[0]
-        for span in spans:
-            mine = slice(span.start, span.start + len(span.values))
-            if span.axis in ("grid", "budget") and self.masks_unaffordable:
-                runs = row[self.layout.group("run")] > 0.5
-                could = (row[self._source] > 0.5) & ~runs
-                could &= bool(runs.sum() < self.catalogue.depth)
-                # what could run and be paid for, and is closed all the same, is closed by a limit
-                closed = could & self._affordable(rows[:1])[0] & ~mask[:n]
-                masks[mine, :n] = could & ~closed & self._affordable(rows[mine])
-            if span.axis == "deadline" and standing.wait_h is not None:
-                masks[mine, self.catalogue.defer] &= span.values >= standing.wait_h
+        grid, budget = spans[0], spans[1]  # in this order, so that they are one stretch of rows
+        paid = slice(grid.start, budget.start + len(budget.values))
+        if self.masks_unaffordable and paid.stop > paid.start:
+            runs = row[self._groups["run"]] > 0.5
+            could = (row[self._source] > 0.5) & ~runs
+            could &= bool(runs.sum() < self.catalogue.depth)
+            # what could run and be paid for, and is closed all the same, is closed by a limit
+            closed = could & self._affordable(rows[:1])[0] & ~mask[:n]
+            masks[paid, :n] = could & ~closed & self._affordable(rows[paid])
+        if standing.wait_h is not None:
+            due = next(span for span in spans if span.axis == "deadline")
+            mine = slice(due.start, due.start + len(due.values))
+            masks[mine, self.catalogue.defer] &= due.values >= standing.wait_h
         return masks
 
     def _affordable(
         self, rows: Float32[np.ndarray, "rows fields"]
     ) -> Bool[np.ndarray, "rows transfers"]:
-        grams, left = self.layout.group("g_co2e"), self._at["budget_left_g_co2e"]
+        grams, left = self._groups["g_co2e"], self._at["budget_left_g_co2e"]
         ratio = self.layout.fields[grams.start].scale / self._scale["budget_left_g_co2e"]
         budget = rows[:, left, None] ** 2
         return np.asarray(rows[:, grams] ** 2 * ratio <= budget * (1.0 + SAME))

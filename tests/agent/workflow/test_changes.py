@@ -158,6 +158,48 @@ def test_no_question_changes_the_answer_and_none_is_asked_outside_the_bounds(nam
             assert len(axis.flips) <= 2
 
 
+def otherwise(axis: str, value: float) -> dict[str, float]:
+    """The fields of a case that stands at this value of the axis."""
+    if axis == "grid":
+        return {"intensity_now": value, "g_co2e_genomics->pathology": 2.0 * value}
+    if axis == "budget":
+        return {"budget_left": value / DAY_G, "budget_left_g_co2e": value}
+    if axis == "probability":
+        moved = float(np.log(value / (1 - value)))
+        gain = float(GAIN.predict(np.array([0]), np.array([moved], dtype=np.float32))[0, 0])
+        entropy = -(value * np.log2(value) + (1 - value) * np.log2(1 - value))
+        return {"logit": moved, "probability": value, "entropy": float(entropy),
+                "gain_genomics->pathology": gain}  # fmt: skip
+    return {{"deadline": "slack_h"}.get(axis, axis): value}
+
+
+@pytest.mark.parametrize("name", ["rule", "myopic", "price", "dp", "mpc", "planner"])
+def test_each_flip_is_what_the_policy_says_of_such_a_case(name: str) -> None:
+    policy = make_policy(name, LAYOUT, CATALOGUE, g_per_auc=250_000.0)
+    rng = np.random.default_rng(11)
+    flips = 0
+    for _ in range(40):
+        grid, p = float(rng.uniform(50, 900)), float(1 / (1 + np.exp(-rng.normal(0, 2))))
+        case = {
+            "urgency": float(rng.uniform()), "slack_h": float(rng.uniform(0.5, 60)),
+            "intensity_lead_6h": float(rng.uniform(20, 900)),
+        }  # fmt: skip
+        case |= otherwise("grid", grid) | otherwise("probability", p)
+        tried = WHAT_IF.choose(policy, observed(**case), mask(), STANDING)
+        for axis in tried.axes:
+            if axis.axis == "price":
+                continue
+            for flip in axis.flips:
+                there = observed(**case | otherwise(axis.axis, flip.at))
+                gram = float(LAYOUT.physical(there, "g_co2e")[0, 0])
+                left = float(LAYOUT.physical(there, "budget_left_g_co2e")[0])
+                asked = mask() if gram <= left else mask("genomics->pathology")
+                # the other transfers have nothing to gain and nothing to cost
+                assert CATALOGUE.names[int(policy.act(there, asked)[0])] == flip.becomes
+                flips += 1
+    assert flips > 10
+
+
 def test_values_that_the_case_has_are_not_tried_again() -> None:
     calls = []
 
