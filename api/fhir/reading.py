@@ -14,7 +14,10 @@ from api.fhir.walk import Json, objects
 
 MAX_ENTRIES = 2000
 MAX_OBJECTS = 60_000
-ACCEPTED = ("collection", "document", "searchset")
+ACCEPTED = ("collection", "document", "searchset", "transaction", "batch")
+ORDERS = ("transaction", "batch")
+SENT = ("POST", "PUT")
+"""Orders that bring a resource along; nothing is deleted or looked up here."""
 READ = ("Patient", "Condition", "Observation", "DiagnosticReport", "ServiceRequest")
 """Types that features come from; entries of others are counted and left."""
 
@@ -81,11 +84,14 @@ def open_bundle(data: bytes) -> Incoming:
         raise FhirError([error("business-rule", "Bundle.entry", many)])
     left = Counter(entry.kind for entry in entries if entry.kind not in READ)
     told = ", ".join(f"{n} {kind}" for kind, n in sorted(left.items()))
+    remarks = [remark("Bundle.entry", f"Types that are not read: {told}.")] if left else []
+    if bundle["type"] in ORDERS:
+        remarks.append(remark("Bundle.type", "it is read; its resources are not stored here."))
     incoming = Incoming(
         bundle=bundle,
         patient=patients[0],
         entries=tuple(entry for entry in entries if entry.kind in READ),
-        remarks=(remark("Bundle.entry", f"Types that are not read: {told}."),) if left else (),
+        remarks=tuple(remarks),
     )
     refuse([issue for entry in incoming.entries for issue in _check_links(incoming, entry)])
     return incoming
@@ -96,10 +102,7 @@ def _check_kind(bundle: Json) -> Iterator[Issue]:
         yield error("structure", "Resource", "send a Bundle.")
         return
     if bundle.get("type") not in ACCEPTED:
-        yield error(
-            "not-supported", "Bundle.type", f"take one of {', '.join(ACCEPTED)}: nothing in the "
-            "Bundle is carried out, it is read.",
-        )  # fmt: skip
+        yield error("not-supported", "Bundle.type", f"take one of {', '.join(ACCEPTED)}.")
     count = len(bundle.get("entry", ()))
     if not 1 <= count <= MAX_ENTRIES:
         yield error("too-long", "Bundle.entry", f"{count} entries; 1 to {MAX_ENTRIES} are taken.")
@@ -110,6 +113,10 @@ def _entries(bundle: Json) -> Iterator[Entry]:
         where = f"Bundle.entry[{i}]"
         if "resource" not in entry:
             raise FhirError([error("required", f"{where}.resource", "an entry needs a resource.")])
+        method = entry.get("request", {}).get("method", SENT[0])
+        if bundle["type"] in ORDERS and method not in SENT:
+            place = f"{where}.request.method"
+            raise FhirError([error("not-supported", place, f"one of {', '.join(SENT)} is read.")])
         yield Entry(where=f"{where}.resource", url=entry.get("fullUrl"), resource=entry["resource"])
 
 

@@ -38,8 +38,8 @@ RESOURCE = {"content": {FHIR: {"schema": ANY_RESOURCE}}}
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "A FHIR R4 Bundle of type collection, document or searchset about one "
-        "Patient.",
+        "description": "A FHIR R4 Bundle about one Patient. One of type transaction or batch is "
+        "read; its resources are not stored.",
         "content": {FHIR: {"schema": ANY_RESOURCE}, JSON: {"schema": ANY_RESOURCE}},
     }
 }

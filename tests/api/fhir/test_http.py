@@ -152,7 +152,7 @@ def test_those_who_speak_fhir_are_answered_in_fhir(shared_client: httpx.Client) 
     assert answer.status_code == 202
     assert answer.json()["resourceType"] == "OperationOutcome"
     assert answer.headers["location"].startswith("/v1/cases/")
-    refused = post(shared_client, sent(6, type="transaction"), accept=FHIR)
+    refused = post(shared_client, sent(6, type="history"), accept=FHIR)
     assert refused.status_code == 422
     issue = refused.json()["issue"][0]
     assert (issue["severity"], issue["code"]) == ("error", "not-supported")
@@ -209,3 +209,13 @@ def test_who_may_not_is_told_so(shared_server: Any) -> None:
         assert post(client, b" " * (shared_server.settings.max_body_bytes + 1)).status_code == 413
         assert post(client, sent(), params={"urgency": 2}).status_code == 422
         assert post(client, sent(10**6)).json()["type"].endswith(":invalid-features")
+
+
+def test_the_example_of_the_schema_is_taken_as_it_stands(shared_client: httpx.Client) -> None:
+    schema = shared_client.get("/openapi.json").json()
+    content = schema["paths"]["/v1/fhir/Bundle"]["post"]["requestBody"]["content"]
+    assert set(content) == {FHIR, "application/json"}
+    for media in content.values():
+        bundle = media["examples"]["made-up"]["value"]
+        assert check_bundle(bundle) == []
+        assert post(shared_client, bundle).status_code == 202

@@ -243,6 +243,25 @@ def test_what_no_feature_comes_from_is_listed_not_refused() -> None:
     assert "1 Encounter" in found.notes[0].message
 
 
+def test_a_laboratorys_transaction_is_read() -> None:
+    """Shaped as the examples of HL7's genomics reporting guide."""
+    hgvs = "http://varnomen.hgvs.org"
+    parts = [
+        {"code": cc(LOINC, "48002-0"), "valueCodeableConcept": cc(LOINC, "LA6684-0")},
+        {"code": cc(LOINC, "48004-6"), "valueCodeableConcept": cc(hgvs, "NM_000546.6:c.524G>A")},
+        {"code": cc(LOINC, "48005-3"),
+         "valueCodeableConcept": cc(hgvs, "NP_000537.3:p.Arg175His")},
+        {"code": cc(LOINC, "81258-6"), "valueQuantity": quantity(0.2568, "1")},
+        {"code": cc(LOINC, "82121-5"), "valueQuantity": quantity(148, "1")},
+    ]  # fmt: skip
+    sent = bundle(variant("TP53", "LA9633-4", *parts), type="transaction")
+    for entry in sent["entry"]:
+        entry["request"] = {"method": "POST", "url": entry["resource"]["resourceType"]}
+    found = read(sent)
+    assert found.features == {"genomics": {"TP53": 1.0}}
+    assert [note.where for note in found.notes] == ["Bundle.type"]
+
+
 def test_a_panel_says_nothing_by_itself() -> None:
     group = observation("21902-2", hasMember=[{"reference": "urn:uuid:r1"}])
     member = observation("21899-0", valueCodeableConcept=cc("http://cancerstaging.org", "T1"))
@@ -379,7 +398,16 @@ def test_contradictions_are_refused(refused: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"type": "transaction"}, "Bundle.type"),
+        ({"type": "history"}, "Bundle.type"),
+        (
+            {
+                "type": "batch",
+                "entry": [
+                    {"resource": patient(), "request": {"method": "DELETE", "url": "Patient/me"}}
+                ],
+            },
+            "Bundle.entry[0].request.method",
+        ),
         ({"type": "bogus"}, "Bundle.type"),
         ({"entry": []}, "Bundle.entry"),
         ({"entry": [{"fullUrl": "urn:uuid:a"}]}, "Bundle.entry[0].resource"),
