@@ -379,3 +379,16 @@ class AuditView(Out):
     entries: int
     head: str = Field(description="Hash of the last row; note it elsewhere to detect truncation.")
     problem: str | None
+
+
+class RephrasedView(Out):
+    """A model's words; ``mark`` has to be shown wherever ``text`` is."""
+
+    mark: str = Field(
+        examples=[
+            "Put in other words by a language model (small-1), which may be wrong; the "
+            "deterministic explanation stands."
+        ]
+    )
+    text: str = Field(examples=["The model puts the probability at 0.812 and suggests positive."])
+    model: str = Field(examples=["small-1"])

@@ -49,20 +49,6 @@ class HookContext(In):
 class HookRequest(In):
     """A call of the service."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "hook": "patient-view",
-                    "hookInstance": "d1577c69-dfbe-44ad-ba6d-3e05e953b2ea",
-                    "fhirServer": "https://ehr.example.org/fhir",
-                    "context": {"userId": "Practitioner/example", "patientId": "example"},
-                    "prefetch": {"patient": {"resourceType": "Patient", "id": "example"}},
-                }
-            ]
-        }
-    )
-
     hook: Literal["patient-view"]
     hook_instance: Text
     context: HookContext
@@ -105,24 +91,40 @@ class Feedback(In):
 class FeedbackRequest(In):
     """Feedback on cards."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
+    feedback: Annotated[list[Feedback], Field(min_length=1, max_length=100)]
+
+
+NOTHING_FOUND = {"resourceType": "Bundle", "type": "searchset", "total": 0}
+HOOK_EXAMPLES: dict[str, Any] = {
+    "a patient without data": {
+        "value": {
+            "hook": "patient-view",
+            "hookInstance": "d1577c69-dfbe-44ad-ba6d-3e05e953b2ea",
+            "fhirServer": "https://ehr.example.org/fhir",
+            "context": {"userId": "Practitioner/example", "patientId": "example"},
+            "prefetch": {
+                "patient": {"resourceType": "Patient", "id": "example"},
+                # OpenAPI documents drop nulls, so this client's searches found nothing instead.
+                "conditions": NOTHING_FOUND,
+                "observations": NOTHING_FOUND,
+            },
+        }
+    }
+}
+FEEDBACK_EXAMPLES: dict[str, Any] = {
+    "dismissed": {
+        "value": {
+            "feedback": [
                 {
-                    "feedback": [
-                        {
-                            "card": "4e0a3a1e-3283-4575-ab82-028d55fe2719",
-                            "outcome": "overridden",
-                            "overrideReason": {"reason": {"code": "not-now"}},
-                            "outcomeTimestamp": "2030-01-31T09:00:00Z",
-                        }
-                    ]
+                    "card": "4e0a3a1e-3283-4575-ab82-028d55fe2719",
+                    "outcome": "overridden",
+                    "overrideReason": {"reason": {"code": "not-now"}},
+                    "outcomeTimestamp": "2030-01-31T09:00:00Z",
                 }
             ]
         }
-    )
-
-    feedback: Annotated[list[Feedback], Field(min_length=1, max_length=100)]
+    }
+}
 
 
 class CdsOut(Out):

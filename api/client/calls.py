@@ -34,6 +34,7 @@ from api.schemas import (
     CaseView,
     Cell,
     DecisionRequest,
+    RephrasedView,
     Status,
 )
 
@@ -247,3 +248,9 @@ def export_case(case: CaseRef) -> Call[CaseExport]:
 def export_cases(**filters: Unpack[Filters]) -> Call[list[CaseExport]]:
     """The records of many cases, in one answer."""
     return get("/v1/cases/export.jsonl", json_lines(CaseExport), filters)
+
+
+def rephrase(case: CaseRef, *, key: str | None = None) -> Call[RephrasedView]:
+    """A case's explanation in a language model's words, where the server has one; asked once."""
+    call = post(case_path(case, "rephrase"), model(RephrasedView), key=key)
+    return replace(call, again=False)

@@ -85,7 +85,7 @@ def send(call: Call[T], retry: Retry) -> Flow[T]:
     while True:
         outcome = yield Attempt(call=call)
         answer = outcome if isinstance(outcome, httpx.Response) else None
-        if answer is not None and answer.status_code not in AGAIN:
+        if answer is not None and not (call.again and answer.status_code in AGAIN):
             break
         failures += 1
         pause_s = retry.pause_s(failures, answer)

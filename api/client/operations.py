@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from api.account_schemas import AccountView, By, LimitsView
+from api.account_schemas import AccountView, By, DayBudgetView, LimitsView
 from api.bundle_schemas import ActivationsView, ActivationView, BundlesView
 from api.client.wire import Call, CaseRef, bytes_of, get, model, post, text_of, under
 from api.job_requests import ComparisonRequest, JobKind, JobPage, JobStatus, JobView, ReportRequest
@@ -144,6 +144,11 @@ def carbon_account(
     """Gross, SCI, avoided by recovered heat, and net; ``more`` as the API has it."""
     params = {"by": by, "heat": heat, "hardware": hardware, "since": since, "until": until, **more}
     return get("/v1/carbon/account", model(AccountView), params)
+
+
+def carbon_budget() -> Call[DayBudgetView]:
+    """What of the day's carbon is left, and how it went."""
+    return get("/v1/carbon/budget", model(DayBudgetView))
 
 
 def carbon_limits(*, session: str | None = None) -> Call[LimitsView]:

@@ -295,6 +295,12 @@ class TooManyJobsError(ApiProblemError):
     slug = "too-many-jobs"
 
 
+class NotRephrasedError(ApiProblemError):
+    """There are no other words for this explanation."""
+
+    slug = "not-rephrased"
+
+
 class HttpError(ApiProblemError):
     """The request was refused."""
 

@@ -38,6 +38,7 @@ class Call(Generic[T]):
         params: of the query; None ones are left out.
         body: JSON, or None.
         headers: beside those of every request.
+        again: whether it is sent again when the answer is "not now".
     """
 
     method: str
@@ -46,6 +47,7 @@ class Call(Generic[T]):
     params: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    again: bool = True
 
     def query(self) -> list[tuple[str, str | int | float | bool | None]]:
         """The parameters as they are sent."""

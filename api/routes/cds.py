@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from sqlalchemy import Connection
 
 from api import audit
@@ -16,6 +16,8 @@ from api.cds.cards import Shown, card_id, card_of
 from api.cds.desk import CdsCaller, replayed
 from api.cds.schemas import (
     COMMENT_CHARS,
+    FEEDBACK_EXAMPLES,
+    HOOK_EXAMPLES,
     Cards,
     Feedback,
     FeedbackRequest,
@@ -29,6 +31,7 @@ from api.problems import ProblemError, documented
 from api.reviews import NewCase
 from api.store import cases as store
 from api.store import cds as shown_store
+from api.strict_json import StrictRoute
 from api.views import case_view
 from distill.errors import FeatureError
 
@@ -36,7 +39,7 @@ SERVICE = "greenboard-case-review"
 HERE = f"/cds-services/{SERVICE}"
 COMMON = ("malformed-request", "unauthorized", "forbidden", "invalid-request", "body-too-large",
           "internal-error", "keys-unavailable", "not-ready")  # fmt: skip
-router = APIRouter(prefix="/cds-services", tags=["cds-hooks"])
+router = APIRouter(prefix="/cds-services", tags=["cds-hooks"], route_class=StrictRoute)
 Authorization = Annotated[str | None, Header(description="Bearer and a JSON Web Token.")]
 
 
@@ -50,6 +53,8 @@ async def _feedback_caller(server: Parts, authorization: Authorization = None) -
 
 Caller = Annotated[CdsCaller, Depends(_caller)]
 FeedbackCaller = Annotated[CdsCaller, Depends(_feedback_caller)]
+Hook = Annotated[HookRequest, Body(openapi_examples=HOOK_EXAMPLES)]
+FeedbackBody = Annotated[FeedbackRequest, Body(openapi_examples=FEEDBACK_EXAMPLES)]
 
 
 @router.get("", summary="Which CDS services there are")
@@ -105,7 +110,12 @@ class _Visit:
     response_model_exclude_none=True,
     responses=documented(*COMMON, "prefetch-missing", "queue-full"),
 )
-async def patient_view(server: Parts, caller: Caller, body: HookRequest, request: Request) -> Cards:
+async def patient_view(
+    server: Parts,
+    caller: Caller,
+    body: Hook,
+    request: Request,
+) -> Cards:
     """Answers from what is known: the graph is never run in a call.
 
     Without a case, what the call brings (``prefetch``) starts one where its issuer may do that and
@@ -191,7 +201,11 @@ async def _start(visit: _Visit) -> Any:
         **documented(*COMMON, "card-not-found"),
     },
 )
-async def feedback(server: Parts, caller: FeedbackCaller, body: FeedbackRequest) -> Response:
+async def feedback(
+    server: Parts,
+    caller: FeedbackCaller,
+    body: FeedbackBody,
+) -> Response:
     """Recorded once for each card and outcome; repeats change nothing.
 
     Feedback never decides a case: that takes a reviewer's key and the case's own page.

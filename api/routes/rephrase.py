@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter
-from pydantic import Field
 
 from agent.workflow.rephrase import RephraseError
 from agent.workflow.state import Explanation
@@ -13,23 +12,10 @@ from api.deps import IdempotencyKey, Parts, Reviewer
 from api.problems import ProblemError, documented
 from api.reviews import case_not_found
 from api.routes.cases import COMMON
-from api.schemas import Out
+from api.schemas import RephrasedView
 from api.store import cases as store
 
 router = APIRouter(prefix="/v1/cases", tags=["cases"])
-
-
-class RephrasedView(Out):
-    """A model's words; ``mark`` has to be shown wherever ``text`` is."""
-
-    mark: str = Field(
-        examples=[
-            "Put in other words by a language model (small-1), which may be wrong; the "
-            "deterministic explanation stands."
-        ]
-    )
-    text: str = Field(examples=["The model puts the probability at 0.812 and suggests positive."])
-    model: str = Field(examples=["small-1"])
 
 
 @router.post(

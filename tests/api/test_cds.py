@@ -135,6 +135,15 @@ def test_a_card_says_where_the_review_stands(serve: Any, body: Any, until: Any) 
         assert client.post(SERVICE, json=hook(PATIENT, FHIR + "2")).status_code == 412
 
 
+def test_the_examples_of_the_schema_fit(serve: Any) -> None:
+    with serve(cds_open=True) as running, running.client(None) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        for path, status in ((SERVICE, 200), (f"{SERVICE}/feedback", 404)):
+            content = paths[path]["post"]["requestBody"]["content"]["application/json"]
+            for example in content["examples"].values():
+                assert client.post(path, json=example["value"]).status_code == status
+
+
 def test_the_latest_case_is_the_one_that_is_shown(serve: Any, body: Any, until: Any) -> None:
     with serve(cds_open=True) as running, running.client() as client:
         reviewed(running, client, body, until, 0)
@@ -180,12 +189,10 @@ def test_calls_that_do_not_fit_are_refused(serve: Any) -> None:
         missing = client.post(SERVICE, json=hook(PATIENT, FHIR)).json()
         assert missing["type"].endswith(":prefetch-missing")
         assert client.post(f"{SERVICES}/other", json=hook(PATIENT, FHIR)).status_code == 404
-        assert (
-            client.post(
-                SERVICE, content=b"{", headers={"Content-Type": "application/json"}
-            ).status_code
-            == 400
-        )
+        twice = b'{"hook": "patient-view", "hook": "patient-view"}'
+        for junk in (b"{", twice):
+            headers = {"Content-Type": "application/json"}
+            assert client.post(SERVICE, content=junk, headers=headers).status_code == 400
         # Fields of later versions of the standard are no error, and a token of theirs is not kept.
         extended = hook(PATIENT, FHIR, prefetch=nothing, extension={"a": 1},
                         fhirAuthorization={"access_token": "s3cret"})  # fmt: skip
