@@ -38,6 +38,7 @@ from api.kits import Kits, Loaded
 from api.metrics import Metrics
 from api.middleware import BodyLimit, Timing
 from api.openapi import complete, recorded
+from api.other_words import rephraser_of
 from api.problems import install
 from api.reviews import Reviews
 from api.routes import (
@@ -52,6 +53,7 @@ from api.routes import (
     exports,
     fhir,
     jobs,
+    rephrase,
     server,
     web,
 )
@@ -145,6 +147,7 @@ def create_app(
     app.include_router(audit.router)
     app.include_router(cases.router)
     app.include_router(actions.router)
+    app.include_router(rephrase.router)
     app.include_router(jobs.router)
     app.include_router(bundles.router)
     app.include_router(carbon.router)
@@ -170,6 +173,7 @@ async def _start(
     # What can be wrong is opened first: a server that cannot start leaves nothing behind.
     limits = SpendLimits(settings.budgets, timezone=ZoneInfo(settings.timezone))
     settings = settings.model_copy(update={"bundle": bundle_to_open(settings)})
+    rephraser = rephraser_of(settings)
     kit = load(settings)
     cohort = read_cohort(settings.cohort) if settings.cohort is not None else None
     stack.enter_context(state_lock.hold(settings.state))
@@ -244,6 +248,7 @@ async def _start(
         clock=clock,
         cds=desk,
         watchers=asyncio.Semaphore(settings.watchers),
+        rephraser=rephraser,
     )
 
 
@@ -284,6 +289,9 @@ def _describe(app: FastAPI) -> None:
         bodies = None
         if isinstance(running, Server):
             bodies = case_examples(running.kit.student.example(), running.clock())
-        return complete(generate(), examples, bodies)
+        schema = complete(generate(), examples, bodies)
+        if isinstance(running, Server):
+            fhir.show_example(schema, running)
+        return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
