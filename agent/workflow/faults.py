@@ -10,7 +10,7 @@ from langgraph.errors import NodeError, NodeTimeoutError
 from langgraph.types import RetryPolicy
 
 from agent.workflow.errors import WorkflowError
-from agent.workflow.state import CaseState, Event, Failure, ParkOutput
+from agent.workflow.state import CaseState, Event, Failure, ParkOutput, next_seq
 from carbon.errors import IntensityError
 
 PASSING = (IntensityError, OSError, TimeoutError, NodeTimeoutError)
@@ -71,7 +71,7 @@ def parker(
 
     async def park(state: CaseState, error: NodeError) -> ParkOutput:
         failure = failure_of(error)
-        event = Event(seq=state["steps"], kind="parked", time=clock(), data=dict(failure))
+        event = Event(seq=next_seq(state), kind="parked", time=clock(), data=dict(failure))
         return ParkOutput(failure=failure, events=[event])
 
     return park

@@ -28,6 +28,7 @@ from agent.workflow.people import needs_second
 from agent.workflow.requests import requested
 from agent.workflow.shadow import shadow_entries
 from agent.workflow.state import (
+    SCORING,
     AssessmentRecord,
     AssessOutput,
     CarbonView,
@@ -48,6 +49,7 @@ from agent.workflow.state import (
     TransferOutput,
     Waited,
     WaitOutput,
+    next_seq,
 )
 from agent.workflow.told import AxisTried
 from carbon.meter import EnergyReading, energy_window
@@ -57,7 +59,7 @@ WAIT = "wait"
 
 
 def _event(state: CaseState, kind: EventKind, at: datetime, data: dict[str, Any]) -> Event:
-    return Event(seq=state["steps"], kind=kind, time=at, data=data)
+    return Event(seq=next_seq(state), kind=kind, time=at, data=data)
 
 
 async def intake(services: ReviewServices, state: CaseState) -> IntakeOutput:
@@ -95,7 +97,7 @@ async def sense_carbon(services: ReviewServices, state: CaseState) -> SenseOutpu
     """Read the grid now and ahead."""
     carbon, data = await services.grid.look(services.clock)
     event = _event(state, "carbon", services.clock(), data)
-    waits = state["waits"]
+    waits = state.get("waits", [])
     if not waits or waits[-1].get("met_g_per_kwh") is not None:
         return SenseOutput(carbon=carbon, events=[event])
     met = {"met_g_per_kwh": carbon.now.g_per_kwh, "met_kind": carbon.now.kind}
@@ -104,13 +106,13 @@ async def sense_carbon(services: ReviewServices, state: CaseState) -> SenseOutpu
 
 
 def _with_last(state: CaseState, waited: Waited) -> list[Waited]:
-    return [*map(Waited.model_validate, state["waits"][:-1]), waited]
+    return [*map(Waited.model_validate, state.get("waits", [])[:-1]), waited]
 
 
 async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     """Score the case with the evidence gathered so far; meter what that takes."""
     prepared = await services.prepared(state["case"], frozenset(state.get("unreliable", ())))
-    stage = f"inference:{state['assessments']}"
+    stage = f"{SCORING}{state['spent'].get('assessments', 0)}"
     with energy_window(services.monitor.meter) as window:
         scored = services.student.assess(prepared, state["transfers_run"])
     view = AssessmentRecord(
@@ -139,7 +141,6 @@ async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     }
     return AssessOutput(
         assessment=view,
-        assessments=state["assessments"] + 1,
         probability_clinical_only=state.get("probability_clinical_only", view.probability),
         charges=[charge],
         events=[_event(state, "assessment", at, data)],
@@ -191,11 +192,12 @@ async def decide(services: ReviewServices, state: CaseState) -> DecideOutput:
     plan = (ruling.plan or seen.plan) if choice.action == DEFER else None
     # what would have moved the policy says nothing of a wait that a limit ordered
     changes = [] if by_limit else list(asked[-1].axes)
+    noted = {"limit_notes": [*state.get("limit_notes", []), *ruling.notes]} if ruling.notes else {}
     return DecideOutput(
         choice=choice,
         plan=plan,
         changes=changes,
-        limit_notes=[*state.get("limit_notes", []), *ruling.notes],
+        **noted,
         events=[
             _event(state, "choice", at, _choice_data(services, state, choice, ruling, changes))
         ],
@@ -203,7 +205,7 @@ async def decide(services: ReviewServices, state: CaseState) -> DecideOutput:
             services.insight.shadows,
             services.catalogue,
             seen.observation,
-            seq=state["steps"],
+            seq=next_seq(state),
             acting=policy.name,
             action=ruling.action,
             options=ruling.options,
@@ -294,7 +296,7 @@ async def defer(services: ReviewServices, state: CaseState) -> DeferOutput:
     """Use the case's one deferral and make the plan known."""
     plan = Plan.model_validate(state["plan"])
     event = _event(state, "deferral", services.clock(), dict(plan))
-    waits = [*map(Waited.model_validate, state["waits"]), Waited(plan=plan)]
+    waits = [*map(Waited.model_validate, state.get("waits", [])), Waited(plan=plan)]
     return DeferOutput(deferred=True, waits=waits, events=[event])
 
 
@@ -309,8 +311,8 @@ async def wait(services: ReviewServices, state: CaseState) -> WaitOutput:
     urgency = max(before, float(woken.get("urgency", before)))
     if urgency > before:
         raised = {"reviewer": data["by"], "before": before, "urgency": urgency}
-        events.append(Event(seq=state["steps"] + 1, kind="urgency", time=at, data=raised))
-    waited = Waited.model_validate(state["waits"][-1] | {"woken_at": at, "by": data["by"]})
+        events.append(Event(seq=next_seq(state) + 1, kind="urgency", time=at, data=raised))
+    waited = Waited.model_validate(state.get("waits", [])[-1] | {"woken_at": at, "by": data["by"]})
     answered = max(state.get("answered", 0), int(woken.get("round", -1)) + 1)
     return WaitOutput(
         plan=None,

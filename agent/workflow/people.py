@@ -34,6 +34,7 @@ from agent.workflow.state import (
     Outcome,
     PersonOutput,
     RecordOutput,
+    next_seq,
 )
 from distill.transfers import BASE_MODALITY
 
@@ -71,7 +72,7 @@ async def record(services: ReviewServices, state: CaseState) -> RecordOutput:
     else:
         result = decision.result if decision.action == "override" else _suggested(state)
         outcome = Outcome(status="recorded", result=result, decision=decision, opinions=opinions)
-    event = Event(seq=state["steps"], kind="record", time=services.clock(), data=dict(outcome))
+    event = Event(seq=next_seq(state), kind="record", time=services.clock(), data=dict(outcome))
     return RecordOutput(outcome=outcome, events=[event])
 
 
@@ -102,7 +103,7 @@ class _Turn:
         self.at: datetime = services.clock()
 
     def event(self, kind: EventKind, data: dict[str, Any], after: int = 0) -> Event:
-        return Event(seq=self.state["steps"] + after, kind=kind, time=self.at, data=data)
+        return Event(seq=next_seq(self.state) + after, kind=kind, time=self.at, data=data)
 
 
 def _carry_out(

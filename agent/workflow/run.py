@@ -10,10 +10,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateSnapshot
 
 from agent.workflow.graph import CaseGraph
-from agent.workflow.state import Charge
+from agent.workflow.state import OF_ONE_STEP, Charge
 
-OF_ONE_STEP = ("events", "charges", "shadow")
-"""Channels that hold only what the last step added."""
 CACHED = "__metadata__"
 """Beside an update that LangGraph had stored before a crash and hands on without a new run."""
 

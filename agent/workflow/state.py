@@ -6,7 +6,7 @@ constructing that is the validation. Feature values of the patient are not part 
 nodes ask for them, so that no checkpoint and no event can leak one.
 
 A checkpoint is written at every step, so the state stays small: ``events``, ``charges`` and
-``shadow`` hold only what the last step added, ``steps`` counts the events so far, and what the
+``shadow`` hold only what the last step added (:func:`next_seq` counts on from there), and what the
 explanation needs of earlier steps is kept in ``spent`` and ``waits``. Whoever runs the graph keeps
 the rest; after a crash :func:`agent.workflow.run.recover` reads it from the checkpoints.
 """
@@ -33,6 +33,8 @@ ReasonCode = Literal[
     "missing_data", "wrong_data", "other",
 ]  # fmt: skip
 RESULTS = ("negative", "positive")
+OF_ONE_STEP = ("events", "charges", "shadow")
+"""Channels that hold only what the last step added."""
 
 
 class Record(BaseModel):
@@ -165,9 +167,17 @@ class Charge(Record):
     g_co2e: float | None
 
 
-class Spent(Record):
-    """What the case has taken so far; ``unmeasured`` has the stages without a figure and why."""
+SCORING = "inference:"
+"""Stages that score the case begin so; those that run a pipeline for it name the transfer."""
 
+
+class Spent(Record):
+    """What the case has taken so far; ``unmeasured`` has the stages without a figure and why.
+
+    ``assessments`` numbers the times that it was scored.
+    """
+
+    assessments: int = 0
     energy_kwh_modelled: float = 0.0
     energy_kwh_measured: float = 0.0
     g_co2e: float = 0.0
@@ -178,6 +188,7 @@ class Spent(Record):
         kwh, modelled = charge.energy_kwh or 0.0, charge.energy_basis == "modelled"
         missing = [] if charge.energy_kwh is not None else [f"{charge.stage}: {charge.reason}"]
         return Spent(
+            assessments=self.assessments + charge.stage.startswith(SCORING),
             energy_kwh_modelled=self.energy_kwh_modelled + (kwh if modelled else 0.0),
             energy_kwh_measured=self.energy_kwh_measured + (0.0 if modelled else kwh),
             g_co2e=self.g_co2e + (charge.g_co2e or 0.0),
@@ -322,7 +333,6 @@ class AssessOutput(NodeOutput):
     """The student's view, and the view with clinical data alone (kept from the first pass)."""
 
     assessment: AssessmentRecord
-    assessments: int = Field(ge=1)
     probability_clinical_only: float
 
 
@@ -404,6 +414,9 @@ class RecordOutput(NodeOutput):
     outcome: Outcome
 
 
+NOTHING_SPENT = Spent().model_dump(mode="json")
+
+
 class CaseState(TypedDict, total=False):
     """The graph's channels; every value is what ``model_dump(mode="json")`` gives."""
 
@@ -422,7 +435,6 @@ class CaseState(TypedDict, total=False):
     deferred: bool
     carbon: dict[str, Any]
     assessment: dict[str, Any]
-    assessments: int
     probability_clinical_only: float
     choice: dict[str, Any]
     plan: dict[str, Any] | None
@@ -440,7 +452,6 @@ class CaseState(TypedDict, total=False):
     changes: list[dict[str, Any]]
     requests: list[dict[str, Any]]
     unreliable: list[str]
-    steps: int
     charges: list[dict[str, Any]]
     events: list[dict[str, Any]]
     shadow: list[dict[str, Any]]
@@ -459,15 +470,17 @@ def new_case(
 
     ``session`` names the board's session, whose limits the case counts towards.
     """
-    return CaseState(
-        case=case,
-        urgency=urgency,
-        deadline=deadline.isoformat() if deadline else None,
-        policy=policy,
-        seen_in_training=seen_in_training,
-        session=session,
-        steps=0,
-        assessments=0,
-        spent=Spent().model_dump(mode="json"),
-        waits=[],
-    )
+    known = {
+        "deadline": deadline.isoformat() if deadline else None,
+        "seen_in_training": seen_in_training,
+        "session": session,
+    }
+    state = CaseState(case=case, urgency=urgency, policy=policy, spent=NOTHING_SPENT)
+    state.update({k: v for k, v in known.items() if v is not None})  # type: ignore[typeddict-item]
+    return state
+
+
+def next_seq(state: CaseState) -> int:
+    """The number of the step that comes next: the last step's entries are still in the state."""
+    events = state.get("events")
+    return int(events[-1]["seq"]) + 1 if events else 0

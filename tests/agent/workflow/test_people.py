@@ -243,8 +243,6 @@ def test_a_case_that_a_clinician_has_seen_is_not_put_off(walk: Callable[..., Any
     case = walk(ahead=True)
     case.now = datetime.now(case.now.tzinfo).replace(minute=20)
     case.begin("never")
-    asked = case.values["policy"]
-    assert asked == "never"
     deferring = case.services.policies.acting("defer-first")
     case.services.policies._loaded["never"] = deferring
     case.act("mark_unreliable", modality="genomics")
