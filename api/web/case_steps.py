@@ -202,7 +202,8 @@ def changes_told(changes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, s
             f"at {words.number(flip['at'])}{unit}: {flip['becomes'].replace('->', ' → ')}"
             for flip in tried.get("flips") or ()
         ]
-        stays = f"nothing from {words.number(tried['low'])} to {words.number(tried['high'])}{unit}"
+        low, high = words.number(tried["low"]), words.number(tried["high"])
+        stays = f"no other choice from {low} to {high}{unit}"
         axis = AXES.get(tried["axis"], tried["axis"])
         told.append((axis, f"{words.number(tried['now'])}{unit}", "; ".join(flips) or stays))
     return told

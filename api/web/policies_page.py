@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
@@ -29,7 +30,8 @@ from api.web.words import number, signed
 JOBS = 20
 MOST_SHADOW = 50_000
 REPORT = "report.json"
-SIZE = (620, 300)
+SIZE = (720, 310)
+PLOT_END, PLOT_BOTTOM, LABEL_GAP = 540.0, 262.0, 17.0
 Fields = Mapping[str, str]
 
 
@@ -134,44 +136,66 @@ def _shadow(server: Server, log: Sequence[Mapping[str, Any]]) -> Shadow:
 
 
 def comparison_chart(report: Mapping[str, Any]) -> Chart:
-    """AUC gain against emissions of each policy, with intervals."""
-    points = [
-        (name, figures["g_co2e"], figures["auc_gain"])
-        for name, figures in report["policies"].items()
-    ]
+    """AUC gain against emissions of each policy, with intervals; the best gain named first."""
+    points = sorted(
+        (
+            (name, figures["g_co2e"], figures["auc_gain"])
+            for name, figures in report["policies"].items()
+        ),
+        key=lambda point: -float(point[2]["value"]),
+    )
     grams = [end for _, g, _ in points for end in _ends(g)]
     gains = [end for _, _, gain in points for end in _ends(gain)]
-    x = Scale(low=0.0, high=1.05 * max([*grams, 1e-9]), start=56.0, end=SIZE[0] - 20.0)
+    x = Scale(low=0.0, high=1.05 * max([*grams, 1e-9]), start=56.0, end=PLOT_END)
     low, high = min(0.0, *gains), max(0.0, *gains)
     room = 0.08 * (high - low or 1.0)
-    y = Scale(low=low - room, high=high + room, start=250.0, end=22.0)
-    marks = [tag("text", "AUC gain of a session", x=0, y=12)]
-    for value in ticks(y.low, y.high):
-        marks.append(tag("line", x1=56, x2=SIZE[0] - 20, y1=y(value), y2=y(value), class_="rule"))
-        marks.append(tag("text", signed(value), x=48, y=y(value) + 4, class_="end"))
-    for value in ticks(x.low, x.high):
-        marks.append(tag("text", number(value, 4), x=x(value), y=268, class_="mid"))
-    marks.append(tag("text", "gCO2e of a session", x=SIZE[0] - 20, y=292, class_="end"))
-    for name, g, gain in points:
+    y = Scale(low=low - room, high=high + room, start=PLOT_BOTTOM, end=22.0)
+    marks = _axes(x, y)
+    for (name, g, gain), label_y in zip(points, _apart([y(p[2]["value"]) for p in points])):
         at_x, at_y = x(g["value"]), y(gain["value"])
-        flip = at_x > 0.75 * SIZE[0]
-        marks += _whiskers(x, y, g, gain)
-        marks.append(tag("circle", cx=at_x, cy=at_y, r=5, class_="dot fill-blue"))
-        marks.append(
-            tag("text", name, x=at_x + (-9 if flip else 9), y=at_y - 7,
-                class_="label end" if flip else "label")
-        )  # fmt: skip
+        marks += [
+            tag("line", x1=at_x, x2=PLOT_END + 14, y1=at_y, y2=label_y, class_="rule"),
+            *_whiskers(x, y, g, gain),
+            tag("circle", cx=at_x, cy=at_y, r=5, class_="dot fill-blue"),
+            tag("text", name, x=PLOT_END + 20, y=label_y + 4, class_="label"),
+        ]
     caption = "AUC gain against emissions, a session of the held-out patients"
+    best = f"{len(points)} policies; {points[0][0]} gains most." if points else "No policy."
     return Chart(
         id="chart-comparison",
         caption=caption,
-        svg=drawing("chart-comparison", SIZE, caption, f"{len(points)} policies.", marks),
+        svg=drawing("chart-comparison", SIZE, caption, best, marks),
+        legend=(("thin", "95 % intervals"),),
         heads=("Policy", "AUC gain", "95 %", "gCO2e", "95 %"),
         table=tuple(
             (name, signed(gain["value"], 3), _between(gain), number(g["value"]), _between(g))
             for name, g, gain in points
         ),
     )
+
+
+def _axes(x: Scale, y: Scale) -> list[Markup]:
+    marks = [
+        tag("text", "AUC gain of a session", x=0, y=12),
+        tag("text", "gCO2e of a session", x=PLOT_END, y=SIZE[1] - 8, class_="end"),
+    ]
+    for value in ticks(y.low, y.high):
+        marks.append(tag("line", x1=56, x2=PLOT_END, y1=y(value), y2=y(value), class_="rule"))
+        marks.append(tag("text", signed(value), x=48, y=y(value) + 4, class_="end"))
+    marks += [
+        tag("text", number(value, 4), x=x(value), y=PLOT_BOTTOM + 18, class_="mid")
+        for value in ticks(x.low, x.high)
+    ]
+    return marks
+
+
+def _apart(wanted: Sequence[float]) -> list[float]:
+    """Places for labels from the top down, near where they are wanted but never on each other."""
+    placed: list[float] = []
+    for at in wanted:
+        placed.append(max(at, placed[-1] + LABEL_GAP) if placed else at)
+    over = max(0.0, placed[-1] - PLOT_BOTTOM) if placed else 0.0
+    return [at - over for at in placed]
 
 
 def _ends(figure: Mapping[str, Any]) -> tuple[float, ...]:
@@ -183,7 +207,7 @@ def _between(figure: Mapping[str, Any]) -> str:
     return f"{number(ends[0])} to {number(ends[1])}" if ends else "unknown"
 
 
-def _whiskers(x: Scale, y: Scale, g: Mapping[str, Any], gain: Mapping[str, Any]) -> list[Any]:
+def _whiskers(x: Scale, y: Scale, g: Mapping[str, Any], gain: Mapping[str, Any]) -> list[Markup]:
     marks, (at_x, at_y) = [], (x(g["value"]), y(gain["value"]))
     if g.get("ci95"):
         low, high = map(x, g["ci95"])

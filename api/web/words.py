@@ -142,11 +142,14 @@ def moment(at: datetime | str) -> datetime:
 
 
 def clock_time(at: datetime | str, zone: ZoneInfo, now: datetime | None = None) -> str:
-    """Date and time in the server's zone, the zone named; today's without the date."""
+    """Date and time in the server's zone, the zone named; near ones without year or date."""
     local = moment(at).astimezone(zone)
-    if now is not None and local.date() == now.astimezone(zone).date():
+    here = now.astimezone(zone) if now is not None else None
+    if here is not None and local.date() == here.date():
         return f"{local:%H:%M %Z}"
-    return f"{local:%d %b %Y, %H:%M %Z}"
+    if here is not None and local.year == here.year:
+        return f"{local.day} {local:%b, %H:%M %Z}"
+    return f"{local.day} {local:%b %Y, %H:%M %Z}"
 
 
 def to_the_second(at: datetime | str, zone: ZoneInfo, now: datetime) -> str:
