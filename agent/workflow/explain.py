@@ -45,17 +45,8 @@ def explain_case(
         insight: patients like this one and the training cohort; left out, neither is told.
         outside: by modality, numbers outside their training range, of how many known ones.
     """
-    view = AssessmentRecord.model_validate(state["assessment"])
-    known = _Known(
-        view=view,
-        spent=Spent.model_validate(state["spent"]),
-        peers=_peers(state, view, insight),
-        watched=_watched(state, view, insight, outside or {}),
-        changes=[AxisTried.model_validate(axis) for axis in state.get("changes", [])],
-        absent=[m for m in modalities if m not in _sent(state)],
-        weighting=_weighting(view, state.get("quality", {})),
-        requested=_requested(state),
-    )
+    known = _known(state, modalities, insight, outside or {})
+    view, spent = known.view, known.spent
     return Explanation(
         suggestion="positive" if view.probability >= THRESHOLD else "negative",
         probability=view.probability,
@@ -63,10 +54,10 @@ def explain_case(
         lines=_lines(state, known),
         contributions=dict(view.token_logit),
         missing=known.absent,
-        energy_kwh_modelled=known.spent.energy_kwh_modelled,
-        energy_kwh_measured=known.spent.energy_kwh_measured,
-        g_co2e=known.spent.g_co2e,
-        unmeasured=known.spent.unmeasured,
+        energy_kwh_modelled=spent.energy_kwh_modelled,
+        energy_kwh_measured=spent.energy_kwh_measured,
+        g_co2e=spent.g_co2e,
+        unmeasured=spent.unmeasured,
         cautions=state.get("cautions", []),
         conformal_set=view.conformal_set,
         conformal_level=view.conformal_level,
@@ -98,6 +89,25 @@ class _Known:
     @property
     def drift(self) -> list[str]:
         return self.watched.flags if self.watched else []
+
+
+def _known(
+    state: CaseState,
+    modalities: Sequence[str],
+    insight: Insight | None,
+    outside: Mapping[str, tuple[int, int] | None],
+) -> _Known:
+    view = AssessmentRecord.model_validate(state["assessment"])
+    return _Known(
+        view=view,
+        spent=Spent.model_validate(state["spent"]),
+        peers=_peers(state, view, insight),
+        watched=_watched(state, view, insight, outside),
+        changes=[AxisTried.model_validate(axis) for axis in state.get("changes", [])],
+        absent=[m for m in modalities if m not in _sent(state)],
+        weighting=_weighting(view, state.get("quality", {})),
+        requested=_requested(state),
+    )
 
 
 def _lines(state: CaseState, known: _Known) -> list[str]:

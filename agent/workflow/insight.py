@@ -66,15 +66,7 @@ class Insight:
         """
         names = tuple(t.name for t in evidence.transfers)
         layout, catalogue = ObservationLayout(evidence.modalities, names), ActionCatalogue(names)
-        shadows = tuple(make_policy(name, layout, catalogue) for name in dict.fromkeys(shadow))
-        taken = [policy.name for policy in shadows]
-        if len(set(taken)) != len(taken):
-            raise WorkflowError(
-                f"Two of the shadow policies are called alike ({', '.join(taken)}); name one of "
-                "each."
-            )
-        for policy in shadows:
-            policy.reset(1, 0)
+        shadows = [make_policy(name, layout, catalogue) for name in dict.fromkeys(shadow)]
         return cls(
             what_if=WhatIf(
                 layout=layout,
@@ -84,7 +76,7 @@ class Insight:
             ),
             peers=PeerBook(evidence=evidence),
             drift=DriftReference(evidence=evidence),
-            shadows=shadows,
+            shadows=_ready(shadows),
         )
 
     def watched(
@@ -112,3 +104,15 @@ class Insight:
             flags=flags,
         )
         return Watched(flags=flags, row=row)
+
+
+def _ready(policies: Sequence[Policy]) -> tuple[Policy, ...]:
+    """Silent policies, started; each row of their log is known by its policy's name."""
+    taken = [policy.name for policy in policies]
+    if len(set(taken)) != len(taken):
+        raise WorkflowError(
+            f"Two of the shadow policies are called alike ({', '.join(taken)}); name one of each."
+        )
+    for policy in policies:
+        policy.reset(1, 0)
+    return tuple(policies)

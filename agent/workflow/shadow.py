@@ -65,23 +65,23 @@ def shadow_entries(
     entries = []
     for policy in policies:
         own = int(np.asarray(policy.act(observation, mask))[0])
+        data = _beside(options[own], options[action], by_limit=by_limit)
+        name = catalogue.names[own]
         entries.append(
-            ShadowEntry(
-                seq=seq,
-                policy=policy.name,
-                acting=acting,
-                action=catalogue.names[own],
-                data=ShadowData(
-                    acting_action=catalogue.names[action],
-                    predicted_auc_gain=options[own].predicted_auc_gain or 0.0,
-                    g_co2e=options[own].g_co2e or 0.0,
-                    acting_predicted_auc_gain=options[action].predicted_auc_gain or 0.0,
-                    acting_g_co2e=options[action].g_co2e or 0.0,
-                    by_limit=by_limit,
-                ),
-            )
+            ShadowEntry(seq=seq, policy=policy.name, acting=acting, action=name, data=data)
         )
     return entries
+
+
+def _beside(own: Option, acting: Option, *, by_limit: bool) -> ShadowData:
+    return ShadowData(
+        acting_action=acting.action,
+        predicted_auc_gain=own.predicted_auc_gain or 0.0,
+        g_co2e=own.g_co2e or 0.0,
+        acting_predicted_auc_gain=acting.predicted_auc_gain or 0.0,
+        acting_g_co2e=acting.g_co2e or 0.0,
+        by_limit=by_limit,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,8 +112,8 @@ def _choice(data: Data) -> list[str]:
     ]
     if data.get("budget_left_g_co2e") is not None:
         lines.append(
-            f"Of the day's budget {data['budget_left_g_co2e']:,.4g} gCO2e were left; a unit of AUC "
-            f"is priced at {data.get('price_g_co2e_per_auc', 0.0):,.0f} gCO2e."
+            f"Of the day's budget {data['budget_left_g_co2e']:,.0f} gCO2e were left; policies were "
+            f"trained with a unit of AUC at {data.get('price_g_co2e_per_auc', 0.0):,.0f} gCO2e."
         )
     tried = [AxisTried.model_validate(axis) for axis in data.get("changes", [])]
     notes = [f"Carbon limit: {note}" for note in data.get("limit_notes", [])]

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from agent.errors import PolicyError
 from agent.policies.registry import make_policy
 from agent.workflow.doubles import StillMonitor, replay_kit, row_features
 from agent.workflow.errors import WorkflowError
@@ -77,7 +78,7 @@ def test_a_choice_is_told_with_options_budget_price_and_what_would_have_changed_
     data = data_of(reviewed("price"), "choice")[0]
     text = " ".join(step_lines({"kind": "choice", "data": data}))
     for words in ("predicted gain", "kWh", "gCO2e", "Also open:", "Not open: defer",
-                  "the day's budget", "a unit of AUC is priced at", "changed it"):  # fmt: skip
+                  "the day's budget", "trained with a unit of AUC at", "changed it"):  # fmt: skip
         assert words in text
     assert {axis["axis"] for axis in data["changes"]} == {
         "grid", "budget", "urgency", "deadline", "probability", "price",
@@ -122,6 +123,8 @@ def test_silent_policies_need_names_of_their_own() -> None:
 
     with pytest.raises(WorkflowError, match="called alike"):
         replay_kit(TABLE, make_policy=twin, shadow=("a", "b"))
+    with pytest.raises(PolicyError, match="nonsense"):
+        replay_kit(TABLE, make_policy=make_policy, shadow=("nonsense",))
 
 
 def test_a_wait_is_told_with_its_plan() -> None:
