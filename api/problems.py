@@ -261,7 +261,10 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> JSONRe
 
 async def _on_surprise(request: Request, error: Exception) -> JSONResponse:
     detail = f"{type(error).__name__}; the server's log has the place. Try again later."
-    return problem_response(TYPES["internal-error"], detail, request.url.path)
+    # uvicorn closes the connection after an error that nobody expected; whoever wants to send the
+    # next request on it has to know.
+    headers = {"Connection": "close"}
+    return problem_response(TYPES["internal-error"], detail, request.url.path, headers=headers)
 
 
 def install(app: FastAPI) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from langgraph.types import Command
 from sqlalchemy import Connection, Row
+from sqlalchemy.exc import SQLAlchemyError
 
 from agent.workflow.errors import WorkflowError
 from agent.workflow.graph import CaseGraph
@@ -39,6 +40,8 @@ from api.store.tables import events, shadow
 
 log = logging.getLogger("greenboard.worker")
 RETRY_S = 0.2
+STORE_RETRY_S = 2.0
+"""Pause before a case is taken up again whose end could not be written down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +176,20 @@ class Workers:
             self._metrics.run_seconds.observe(took_s)
             error = None if run.cancelled() else run.exception()
             if error is not None:
-                await self._park(job.case_id, error)
+                await self._set_aside(job.case_id, error)
                 job.tell(None)
+
+    async def _set_aside(self, case_id: str, error: BaseException) -> None:
+        """Park the case; where not even that can be written, it is taken up again from its store.
+
+        A full disk must cost neither the worker nor the case.
+        """
+        try:
+            await self._park(case_id, error)
+        except (SQLAlchemyError, OSError) as failed:
+            log.error("case %s waits for the store: %s", case_id, type(failed).__name__)
+            loop = asyncio.get_running_loop()
+            loop.call_later(STORE_RETRY_S, self.add, Job(case_id=case_id))
 
     async def _take_up(self, job: Job) -> None:
         if job.case_id in self._busy:
@@ -295,7 +310,11 @@ class Workers:
 
     async def _wake_due(self) -> None:
         while True:
-            due = await self._database.read(partial(store.due, now=self._clock()))
+            try:
+                due = await self._database.read(partial(store.due, now=self._clock()))
+            except (SQLAlchemyError, OSError) as failed:
+                log.error("deferred cases cannot be looked at: %s", type(failed).__name__)
+                due = []
             for case_id in due:
                 if case_id not in self._busy:
                     self.add(Job(case_id=case_id, woken_by="schedule"))
