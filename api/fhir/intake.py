@@ -32,6 +32,7 @@ RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
 OMB = "ombCategory"
 PRELIMINARY = "preliminary"
 MAX_NAME, HINTS = 200, 5
+OTHER = "a condition that the map does not name as the tumour"
 PANELS = {"hasMember", "component"}
 IN_FORCE = ("final", "amended", "corrected", PRELIMINARY)
 
@@ -179,6 +180,9 @@ def _read_condition(entry: Entry, bound: BoundMap, findings: Findings) -> None:
     if status & {"refuted", "entered-in-error"}:
         findings.note(remark(entry.where, "refuted or entered in error: left out."))
         return
+    if _is_other(entry, bound):
+        findings.note(warning("not-supported", entry.where, f"{OTHER}: left out."))
+        return
     for rule in bound.rules:
         if rule.rule.condition is None or rule.table is None:
             continue
@@ -191,6 +195,12 @@ def _read_condition(entry: Entry, bound: BoundMap, findings: Findings) -> None:
                 _tell_coarse(rule, concept, where, findings)
                 rank = len(rule.rule.observation)
                 findings.add(_finding(rule, value, where, rank))
+
+
+def _is_other(entry: Entry, bound: BoundMap) -> bool:
+    """Whether a Condition is by its code none that the case is about."""
+    codes = list(codings(entry.resource.get("code")))
+    return bool(codes) and not bound.is_tumour(codes)
 
 
 def _tell_coarse(rule: BoundRule, concept: Any, where: str, findings: Findings) -> None:
@@ -214,11 +224,11 @@ def _read_observations(incoming: Incoming, bound: BoundMap, findings: Findings) 
     genes = Genes(bound, findings)
     withdrawn = _withdrawn(incoming)
     for entry in incoming.of("Observation"):
-        status = entry.resource.get("status")
-        if status not in IN_FORCE or entry.where in withdrawn:
-            findings.note(warning("incomplete", entry.where, "not in force: left out."))
+        reason = _why_not(entry, incoming, bound, withdrawn)
+        if reason:
+            findings.note(warning("not-supported", entry.where, f"{reason}: left out."))
             continue
-        if status == PRELIMINARY:
+        if entry.resource["status"] == PRELIMINARY:
             findings.note(remark(entry.where, "it is preliminary."))
         try:
             if is_genomic(entry):
@@ -228,6 +238,16 @@ def _read_observations(incoming: Incoming, bound: BoundMap, findings: Findings) 
         except FhirError as problem:
             findings.failed(problem)
     genes.finish()
+
+
+def _why_not(entry: Entry, incoming: Incoming, bound: BoundMap, withdrawn: set[str]) -> str:
+    """Why an Observation is not looked at; "" if it is."""
+    if entry.resource["status"] not in IN_FORCE or entry.where in withdrawn:
+        return "not in force"
+    about = [incoming.target(focus) for focus in entry.resource.get("focus", ())]
+    if any(t is not None and t.kind == "Condition" and _is_other(t, bound) for t in about):
+        return f"it is about {OTHER}"
+    return ""
 
 
 def _withdrawn(incoming: Incoming) -> set[str]:

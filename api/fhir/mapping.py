@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -121,10 +121,14 @@ class GeneRule(Part):
 
 
 class MapFile(Part):
-    """A file of rules; ``extends = false`` does without the package's own."""
+    """A file of rules; ``extends = false`` does without the package's own.
+
+    ``tumour`` has the codes of Conditions that the case is about, ICD ones with all below them.
+    """
 
     version: Literal[1]
     extends: bool = True
+    tumour: tuple[CodeText, ...] = ()
     systems: dict[str, str] = {}
     urgency: dict[Literal["routine", "urgent", "asap", "stat"], float] = {}
     genes: GeneRule | None = None
@@ -171,6 +175,15 @@ class BoundMap:
     genes: Mapping[str, str]
     any_of: Mapping[str, tuple[str, ...]]
     urgency: Mapping[str, float]
+    tumour: tuple[Code, ...]
+
+    def is_tumour(self, codes: Iterable[Code]) -> bool:
+        """Whether a Condition of these codes is what the case is about."""
+        return any(
+            system == known and (code == start or code.startswith(start + "."))
+            for system, code in codes
+            for known, start in self.tumour
+        )
 
     def of(self, modality: str, name: str) -> BoundRule | None:
         """The rule of a feature, if one names it."""
@@ -251,6 +264,7 @@ def bind(columns: Mapping[str, Columns], own: MapFile | None = None) -> BoundMap
         genes=_symbols(flags - genes.any_of.keys(), genes.alias),
         any_of={name: members for name, members in genes.any_of.items() if name in flags},
         urgency={k: v for part in reversed(chain) for k, v in part.urgency.items()},
+        tumour=next((part.tumour for part in chain if part.tumour), ()),
     )
 
 

@@ -63,7 +63,8 @@ class Incoming:
     def target(self, reference: Any) -> Entry | None:
         """What a reference points to; None if that is not in the Bundle."""
         name = reference.get("reference") if isinstance(reference, dict) else None
-        return self._by_name.get(name) if isinstance(name, str) else None
+        # There is one version of anything here.
+        return self._by_name.get(name.partition("/_history/")[0]) if isinstance(name, str) else None
 
 
 def open_bundle(data: bytes) -> Incoming:

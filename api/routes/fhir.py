@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from api.admission import etag
 from api.deps import IdempotencyKey, Parts, Reviewer, Server, Viewer
+from api.fhir.capabilities import capabilities
 from api.fhir.intake import Intake, features_from_bundle
 from api.fhir.issues import MAX_ISSUES, FhirError, Issue, operation_outcome
 from api.fhir.mapping import MapFile, map_beside, read_map
@@ -78,13 +80,20 @@ async def _body(request: Request) -> bytes:
     return await request.body()
 
 
-def _own_map(server: Server) -> MapFile | None:
-    """The deployment's map: what the settings name, or what lies beside the bundle."""
-    chosen: FilePath | None = server.settings.fhir_map
-    beside = map_beside(server.kits.active.folder)
+def own_map(chosen: FilePath | None, bundle: FilePath) -> MapFile | None:
+    """The deployment's map: what the settings name, or what lies beside the bundle.
+
+    Raises:
+        SettingsError: if it cannot be used.
+    """
+    beside = map_beside(bundle)
     if chosen is None and not beside.is_file():
         return None
     return read_map(chosen or beside)
+
+
+def _own_map(server: Server) -> MapFile | None:
+    return own_map(server.settings.fhir_map, server.kits.active.folder)
 
 
 def read_for(server: Server, data: bytes) -> Intake:
@@ -98,12 +107,18 @@ def read_for(server: Server, data: bytes) -> Intake:
 
 def _new_case(server: Server, intake: Intake, asked: dict[str, Any]) -> NewCase:
     urgency = asked.pop("urgency")
-    body = CaseRequest(
-        features={modality: dict(row) for modality, row in intake.features.items()},
-        reference=intake.reference,
-        urgency=urgency if urgency is not None else intake.urgency or 0.0,
-        **asked,
-    )
+    try:
+        body = CaseRequest(
+            features={modality: dict(row) for modality, row in intake.features.items()},
+            reference=intake.reference,
+            urgency=urgency if urgency is not None else intake.urgency or 0.0,
+            **asked,
+        )
+    except ValidationError as problem:
+        place = problem.errors()[0]["loc"][0]
+        raise ProblemError(
+            "invalid-request", f"{place}: POST /v1/cases would not take it either."
+        ) from None
     parts = intake.subject
     subject = server.cds.subjects.of(parts.system, parts.patient) if parts is not None else None
     return replace(new_case(server, body), subject=subject)
@@ -119,6 +134,20 @@ def _refused(request: Request, problem: FhirError) -> JSONResponse:
         {"where": issue.where, "message": issue.message} for issue in problem.issues[:MAX_ISSUES]
     ]
     return problem_response(kind, str(problem), request.url.path, errors=found)
+
+
+@router.get(
+    "/fhir/metadata",
+    summary="What of FHIR this server has",
+    response_class=Response,
+    responses={
+        200: {**RESOURCE, "description": "A CapabilityStatement."},
+        **documented("internal-error"),
+    },
+)
+async def metadata(request: Request) -> Response:
+    """A CapabilityStatement, for everybody; like ``/openapi.json`` it says nothing of cases."""
+    return JSONResponse(capabilities(request.app.version), media_type=ANSWER)
 
 
 @router.post(

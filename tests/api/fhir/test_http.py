@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
+from api.app import create_app
+from api.errors import SettingsError
 from api.fhir.reading_back import read_case
-from api.fhir.validate import check_bundle
+from api.fhir.validate import check_bundle, check_structure
+from api.settings import Settings
 
 FHIR = "application/fhir+json"
 ROW = "urn:greenboard:feature:clinical"
@@ -219,3 +224,38 @@ def test_the_example_of_the_schema_is_taken_as_it_stands(shared_client: httpx.Cl
         bundle = media["examples"]["made-up"]["value"]
         assert check_bundle(bundle) == []
         assert post(shared_client, bundle).status_code == 202
+
+
+def test_fhir_clients_can_ask_what_there_is(shared_server: Any) -> None:
+    with shared_server.client(None) as client:
+        answer = client.get("/v1/fhir/metadata")
+    assert answer.headers["content-type"] == f"{FHIR}; fhirVersion=4.0"
+    statement = answer.json()
+    assert check_structure(statement) == []
+    assert statement["fhirVersion"] == "4.0.1"
+    assert "Research use only" in statement["rest"][0]["documentation"]
+
+
+def test_what_no_case_may_hold_comes_in_by_no_other_door(shared_client: httpx.Client) -> None:
+    for reference in ("x" * 201, "a\u200bb", "\u0085"):
+        answer = post(shared_client, sent(1, identifier={"value": reference}))
+        assert answer.status_code == 422
+        assert reference not in answer.text
+    assert post(shared_client, sent(), params={"unit": "a\u202eb"}).status_code == 422
+    late = {"deadline": "2020-01-01T00:00:00Z"}
+    assert post(shared_client, sent(), params=late).status_code == 422
+
+
+def test_a_server_does_not_start_on_a_map_that_it_cannot_read(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "map.toml"
+    path.write_text("version = 2")
+    app = create_app(settings.model_copy(update={"fhir_map": path}))
+
+    async def start() -> None:
+        async with app.router.lifespan_context(app):
+            raise AssertionError("it has started")
+
+    with pytest.raises(SettingsError, match="version"):
+        asyncio.run(start())

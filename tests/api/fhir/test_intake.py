@@ -243,6 +243,33 @@ def test_what_no_feature_comes_from_is_listed_not_refused() -> None:
     assert "1 Encounter" in found.notes[0].message
 
 
+@pytest.mark.parametrize(
+    ("system", "code", "taken"),
+    [
+        (SCT, "254637007", True),
+        ("http://hl7.org/fhir/sid/icd-10-cm", "C34.11", True),
+        ("http://hl7.org/fhir/sid/icd-10", "C50.1", False),
+        ("http://hl7.org/fhir/sid/icd-10", "C340", False),
+        (SCT, "709044004", False),
+    ],
+)
+def test_only_the_tumours_stage_and_site_count(system: str, code: str, taken: bool) -> None:
+    condition = {
+        "resourceType": "Condition", "subject": ME, "code": cc(system, code),
+        "stage": [{"summary": cc("http://cancerstaging.org", "IV")}],
+        "bodySite": [cc(SCT, "42400003") if taken else cc(SCT, "72696002")],
+    }  # fmt: skip
+    about = stage("21902-2", "IV", focus=[{"reference": "urn:uuid:r0"}])
+    found = read(bundle(condition, about))
+    assert bool(found.features) is taken
+    assert len(found.unmapped) == (0 if taken else 2)
+
+
+def test_references_by_version_and_by_address_are_followed() -> None:
+    sent = bundle(stage("21902-2", "IV", subject={"reference": "Patient/me/_history/3"}))
+    assert read(sent).features == {"clinical": {"stage": "stage iv"}}
+
+
 def test_a_laboratorys_transaction_is_read() -> None:
     """Shaped as the examples of HL7's genomics reporting guide."""
     hgvs = "http://varnomen.hgvs.org"
