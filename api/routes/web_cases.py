@@ -15,6 +15,7 @@ from agent.workflow.actions import Act, ClinicianAction
 from api.idempotency import Once
 from api.problems import ProblemError
 from api.reviews import Asked, case_not_found
+from api.routes.rephrase import rephrase
 from api.web import words
 from api.web.case_page import CasePage, build_case, read_case
 from api.web.forms import Filled, fill
@@ -67,6 +68,7 @@ async def _show(
     said: str | None = None,
     filled: Filled | None = None,
     errors: dict[str, str] | None = None,
+    **more: Any,
 ) -> Response:
     return await _render(
         visited,
@@ -79,6 +81,8 @@ async def _show(
         typed=filled.values if filled is not None else {},
         nonce=secrets.token_urlsafe(16),
         zone=visited.server.settings.timezone,
+        can_reword=visited.server.rephraser is not None and visited.may("reviewer"),
+        **{"reworded": None, "not_reworded": "", **more},
     )
 
 
@@ -151,3 +155,19 @@ async def wake(form: Form, case_id: str) -> Response:
     once = Once.of(principal, f"page:{nonce}" if nonce else None, f"page-wake:{case_id}", {})
     await visited.server.reviews.wake(case_id, principal, once)
     return RedirectResponse(f"/cases/{case_id}?done=wake", status_code=303)
+
+
+@router.post("/cases/{case_id}/words")
+async def reword(form: Form, case_id: str) -> Response:
+    """Show the explanation in a language model's words, marked as such; nothing is kept."""
+    visited = form.visit
+    visited.require("reviewer")
+    try:
+        found = await rephrase(
+            server=visited.server, caller=visited.session.principal, case_id=case_id
+        )
+    except ProblemError as error:
+        if error.kind.slug != "not-rephrased":
+            raise
+        return await _show(visited, case_id, not_reworded=error.detail)
+    return await _show(visited, case_id, reworded=found)

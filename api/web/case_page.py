@@ -21,6 +21,9 @@ from api.web.guard import Visit
 from api.web.svg import Chart
 from distill.transfers import BASE_MODALITY
 
+FIRST = ("At the ", "Transfers run", "Available but not", "The case lacks", "Stopped by", "Caution")
+"""How the lines of an explanation begin that stand open on the page."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
@@ -90,6 +93,12 @@ class CasePage:
     def more(self) -> bool:
         """Whether there is anything to do beside what stands at the top of the form."""
         return bool(self.open - {"accept", "retry", "wake"})
+
+    @property
+    def summary(self) -> list[str]:
+        """The first lines of the explanation: the result, what is left open, what was missing."""
+        lines: list[str] = list(self.told.get("lines", ()))
+        return [line for i, line in enumerate(lines) if i == 0 or line.startswith(FIRST)]
 
     @property
     def two_reviewers(self) -> bool:

@@ -55,6 +55,7 @@ def page_text(visited: Visit, template: str, **shown: Any) -> str:
         "clock": partial(words.clock_time, zone=zone, now=now),
         "full_clock": partial(words.clock_time, zone=zone),
         "seconds": partial(words.to_the_second, zone=zone, now=now),
+        "age": partial(words.age, zone=zone),
         "ago": partial(words.ago, now=now),
         "due": partial(words.due, now=now),
         "errors": {},

@@ -46,6 +46,8 @@ ACTIONS = {
 }
 ROLES = {"viewer": "Viewer", "reviewer": "Reviewer", "admin": "Administrator"}
 LESS = 0.0005
+LIVE_S = 2 * 24 * 3600.0
+"""No live source is older than this; a recorded trace is."""
 
 
 def status_word(status: str) -> str:
@@ -98,6 +100,20 @@ def small(value: float | None) -> str:
     if value != 0 and abs(value) < LESS:
         return "<0.001"
     return number(value)
+
+
+def grams(value: float | None) -> str:
+    """Grams in a list, one decimal, so that the points stand below each other."""
+    if value is None:
+        return "–"
+    return "<0.1" if 0 < value < 0.05 else f"{value:,.1f}"
+
+
+def age(at: datetime, seconds: float, zone: ZoneInfo) -> str:
+    """How old a reading is; of a trace that is replayed, which hour it is of."""
+    if seconds > LIVE_S:
+        return f"replays the recorded hour of {clock_time(at, zone)}"
+    return f"{span(seconds)} old"
 
 
 def signed(value: float | None, digits: int = 2) -> str:

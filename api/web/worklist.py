@@ -274,7 +274,7 @@ def line_of(row: Any, view: ListView) -> Line:
         probability=words.chance(row.probability),
         of=view.classes.get(str(row.suggestion), "") if row.suggestion else "",
         uncertainty="–" if row.uncertainty is None else f"{row.uncertainty:.2f}",
-        carbon="–" if row.g_co2e is None else words.small(row.g_co2e),
+        carbon=words.grams(row.g_co2e),
         policy=row.policy.rstrip("/").rpartition("/")[2],
         flags=_flags(row),
         version=row.version,
