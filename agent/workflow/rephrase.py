@@ -58,6 +58,7 @@ ADVICE = re.compile(
     r"biops)\w*",
     re.IGNORECASE,
 )
+DENIAL = re.compile(r"\b(?:not|never|no|none|nor|neither|nobody|cannot)\b|n't\b", re.IGNORECASE)
 MARKUP = re.compile(r"<[A-Za-z/!]|://|\bwww\.|\]\(|`|\{\{")
 CONNECTIVES = (
     "that this these those with without from have which were been when where while than then also "
@@ -327,11 +328,15 @@ def _check_kept(text: str, source: Sequence[str], must_say: Sequence[str]) -> No
 
 
 def _check_sentences(text: str, whole: str) -> None:
-    """Each sentence has to be made of the source's words for the greater part."""
+    """Each sentence has to be made of the source's words for the greater part; nothing denied."""
     known = {_stem(word) for word in (*_words(whole), *CONNECTIVES.split())}
     if any(_stem(match.group()) not in known for match in ADVICE.finditer(text)):
         raise RephraseError("The language model gave advice that the explanation does not give.")
+    denied = [_stems(line) for line in whole.split("\n") if DENIAL.search(line)]
     for sentence in re.split(r"(?<=[.!?;])\s+|\n+", text):
+        own = _stems(sentence)
+        if DENIAL.search(sentence) and not any(2 * len(own & line) >= len(own) for line in denied):
+            raise RephraseError("The language model denied what the explanation does not deny.")
         words = _words(sentence)
         new = [word for word in words if _stem(word) not in known]
         if len(new) >= 2 and len(new) > 0.5 * len(words):
@@ -340,6 +345,10 @@ def _check_sentences(text: str, whole: str) -> None:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"[A-Za-z]{4,}", text)
+
+
+def _stems(text: str) -> set[str]:
+    return {_stem(word) for word in _words(text)}
 
 
 def _stem(word: str) -> str:
