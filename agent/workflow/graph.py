@@ -30,7 +30,7 @@ from langgraph.types import Command
 from agent.workflow import nodes, people
 from agent.workflow.context import ReviewServices
 from agent.workflow.faults import NodeLimits, parker
-from agent.workflow.state import OF_ONE_STEP, CaseState, NodeOutput, Spent
+from agent.workflow.state import NOTHING_SPENT, OF_ONE_STEP, CaseState, NodeOutput, Spent
 from agent.workflow.steps import told_after
 from envs.catalogue import DEFER, FINALISE
 
@@ -106,7 +106,7 @@ def _update(state: CaseState, output: NodeOutput) -> dict[str, Any]:
     if told:
         update["told"] = [*state.get("told", []), *told]
     if output.charges:
-        spent = Spent.model_validate(state["spent"])
+        spent = Spent.model_validate(state.get("spent", NOTHING_SPENT))
         for charge in output.charges:
             spent = spent.plus(charge)
         update["spent"] = spent.model_dump(mode="json")

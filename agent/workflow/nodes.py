@@ -112,7 +112,7 @@ def _with_last(state: CaseState, waited: Waited) -> list[Waited]:
 async def assess(services: ReviewServices, state: CaseState) -> AssessOutput:
     """Score the case with the evidence gathered so far; meter what that takes."""
     prepared = await services.prepared(state["case"], frozenset(state.get("unreliable", ())))
-    stage = f"{SCORING}{state['spent'].get('assessments', 0)}"
+    stage = f"{SCORING}{state.get('spent', {}).get('assessments', 0)}"
     with energy_window(services.monitor.meter) as window:
         scored = services.student.assess(prepared, state["transfers_run"])
     view = AssessmentRecord(

@@ -8,11 +8,11 @@ from typing import Any
 
 from langgraph.types import Command
 
-from agent.workflow.errors import CaseNotWaitingError
+from agent.workflow.errors import CaseNotWaitingError, WorkflowError
 from agent.workflow.graph import CaseGraph, build_graph, memory_saver
 from agent.workflow.kit import ReviewKit
 from agent.workflow.nodes import WAIT
-from agent.workflow.people import CLINICIAN
+from agent.workflow.people import CLINICIAN, PARKED
 from agent.workflow.protocols import Features
 from agent.workflow.run import RunResult, follow
 from agent.workflow.state import CaseState, Decision
@@ -39,6 +39,7 @@ class ReviewSession:
 
         Raises:
             FeatureError: if the bundle cannot take the features.
+            WorkflowError: if a step fails for good: here nobody is at hand to have it tried again.
         """
         self._kit.student.prepare(features)
         self._features[case["case"]] = features
@@ -46,6 +47,8 @@ class ReviewSession:
         if result.waits_for == WAIT:
             woken: Command[Any] = Command(resume={"by": AT_ONCE})
             result = await follow(self._graph, case["case"], woken, result=result)
+        if result.waits_for == PARKED:
+            raise WorkflowError(result.values["failure"]["reason"])
         return result
 
     async def decide(self, case_id: str, result: RunResult, decision: Decision) -> RunResult:

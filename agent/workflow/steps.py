@@ -6,7 +6,8 @@ patient; a person is named only where an action of theirs is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from agent.workflow.changes import change_lines
@@ -32,8 +33,12 @@ def step_lines(event: Mapping[str, Any]) -> list[str]:
 
 def told_after(events: Iterable[Mapping[str, Any]]) -> list[str]:
     """The first sentences of those of a step's events that are worth keeping."""
-    kept = [step_lines(event)[:1] for event in events if event["kind"] in KEPT]
-    return [line for lines in kept for line in lines]
+    return [line for event in events if event["kind"] in KEPT for line in _first(event)]
+
+
+def _first(event: Mapping[str, Any]) -> list[str]:
+    """The first sentence about a step; what comes after it is not even put together."""
+    return list(islice((line for line in TELLERS[event["kind"]](event["data"]) if line), 1))
 
 
 def _intake(data: Data) -> list[str]:
@@ -95,29 +100,26 @@ def _cost(charge: Data) -> str:
     )
 
 
-def _choice(data: Data) -> list[str]:
+def _choice(data: Data) -> Iterator[str]:
     options = {option["action"]: option for option in data.get("options", [])}
     taken = options.get(data["action"], {})
+    yield f"Policy {data['policy']} chose {_option({'action': data['action'], **taken})}."
+    yield f"Why: {data['reason']}"
     others = [
         _option(option)
         for name, option in options.items()
         if option["allowed"] and name != data["action"]
     ]
+    yield f"Also open: {'; '.join(others)}." if others else "Nothing else was open."
     closed = [name for name, option in options.items() if not option["allowed"]]
-    lines = [
-        f"Policy {data['policy']} chose {_option({'action': data['action'], **taken})}.",
-        f"Why: {data['reason']}",
-        f"Also open: {'; '.join(others)}." if others else "Nothing else was open.",
-        f"Not open: {', '.join(closed)}." if closed else "",
-    ]
+    yield f"Not open: {', '.join(closed)}." if closed else ""
     if data.get("budget_left_g_co2e") is not None:
-        lines.append(
+        yield (
             f"Of the day's budget {data['budget_left_g_co2e']:,.0f} gCO2e were left; policies were "
             f"trained with a unit of AUC at {data.get('price_g_co2e_per_auc', 0.0):,.0f} gCO2e."
         )
-    tried = [AxisTried.model_validate(axis) for axis in data.get("changes", [])]
-    notes = [f"Carbon limit: {note}" for note in data.get("limit_notes", [])]
-    return [*lines, *change_lines(tried), *notes]
+    yield from change_lines([AxisTried.model_validate(axis) for axis in data.get("changes", [])])
+    yield from (f"Carbon limit: {note}" for note in data.get("limit_notes", []))
 
 
 def _option(option: Data) -> str:
@@ -246,7 +248,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if names else "nothing"
 
 
-TELLERS: dict[str, Callable[[Data], list[str]]] = {
+TELLERS: dict[str, Callable[[Data], Iterable[str]]] = {
     "intake": _intake,
     "carbon": _carbon,
     "assessment": _assessment,

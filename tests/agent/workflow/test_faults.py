@@ -6,17 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from langgraph.errors import NodeError
 
+from agent.policies.registry import make_policy
 from agent.workflow import nodes, people
-from agent.workflow.doubles import StillMonitor, TableStudent
+from agent.workflow.doubles import StillMonitor, TableStudent, replay_kit, row_features
+from agent.workflow.errors import WorkflowError
 from agent.workflow.faults import NodeLimits, failure_of
 from agent.workflow.graph import NODES, RESTS, build_graph, sqlite_saver
 from agent.workflow.run import follow, recover
+from agent.workflow.session import ReviewSession
 from agent.workflow.state import new_case
 from carbon.errors import IntensityError
 from distill.errors import FeatureError
@@ -248,3 +251,13 @@ def test_only_errors_of_our_own_are_quoted() -> None:
     # After a crash nothing but the name is left.
     named = failure_of(NodeError(node="assess", error="OSError"))  # type: ignore[arg-type]
     assert named.error == "OSError"
+
+
+def test_without_a_server_a_step_that_fails_for_good_is_an_error(table: Any, full_row: int) -> None:
+    failing = Failing(*[IntensityError("the feed is down")] * 9)
+    kit = replay_kit(table, make_policy=make_policy, policy="never")
+    session = ReviewSession(
+        replace(kit, monitor=grid_that(failing)), clock=lambda: datetime.now(UTC)
+    )
+    with pytest.raises(WorkflowError, match="Step sense_carbon failed: the feed is down"):
+        asyncio.run(session.review(new_case("c", policy="never"), row_features(table, full_row)))
