@@ -13,7 +13,7 @@ from api.web.svg import Chart, Scale, area, drawing, path, tag, ticks
 from api.web.words import number
 
 SIZE = (760, 260)
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 744.0, 16.0, 222.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 738.0, 26.0, 222.0
 HOUR = timedelta(hours=1)
 Z95 = 1.959964
 

@@ -109,11 +109,11 @@ def grams(value: float | None) -> str:
     return "<0.1" if 0 < value < 0.05 else f"{value:,.1f}"
 
 
-def age(at: datetime, seconds: float, zone: ZoneInfo) -> str:
+def age(at: datetime, seconds: float, note: str, zone: ZoneInfo) -> str:
     """How old a reading is; of a trace that is replayed, which hour it is of."""
     if seconds > LIVE_S:
-        return f"replays the recorded hour of {clock_time(at, zone)}"
-    return f"{span(seconds)} old"
+        return note or f"replays the recorded hour of {clock_time(at, zone)}"
+    return f"{span(seconds)} old" + (f"; {note}" if note else "")
 
 
 def signed(value: float | None, digits: int = 2) -> str:
