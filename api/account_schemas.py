@@ -5,35 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from api.schemas import Body, Out
 from api.when import When
 from carbon.declared import Declared, parse_hardware, parse_heat
 
 By = Literal["stage", "case", "policy", "unit", "session", "all"]
-ROW_EXAMPLE: dict[str, Any] = {
-    "key": "transfer:genomics->pathology",
-    "intensity_basis": "average-direct-consumption",
-    "entries": 12,
-    "cases": 12,
-    "energy_kwh": {"value": 9.6, "ci95": None, "n": 12},
-    "measured_kwh": 0.0,
-    "modelled_kwh": 9.6,
-    "gross_g_co2e": {"value": 1440.0, "ci95": None, "n": 12},
-    "mean_g_co2e_per_kwh": {"value": 150.0, "ci95": None, "n": 12},
-    "avoided_g_co2e": {"value": 1052.4, "ci95": None, "n": 12},
-    "net_g_co2e": {"value": 387.6, "ci95": None, "n": 12},
-    "heat_remark": "",
-    "embodied_g_co2e": {"value": None, "ci95": None, "n": 0},
-    "operational_g_co2e_per_case": {"value": 120.0, "ci95": None, "n": 12},
-    "sci_g_co2e_per_case": {"value": None, "ci95": None, "n": 12},
-    "sci_remark": "no hardware was declared, so M is unknown",
-    "unmeasured": 0,
-    "without_g_co2e": 0,
-    "untimed": 12,
-    "intensity_kinds": {"measured": 12},
-}
 
 
 class AccountQuery(Body):
@@ -104,8 +82,6 @@ class FigureView(Out):
 
 class AccountRowView(Out):
     """One stage, case, policy, unit or session, on one intensity basis."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [ROW_EXAMPLE]})
 
     key: str
     intensity_basis: str | None

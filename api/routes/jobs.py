@@ -217,8 +217,8 @@ async def cancel(
         200: {
             "content": {
                 "text/html": {"schema": {"type": "string"}},
-                "application/json": {"schema": {"type": "object"}},
-                "application/jsonl": {"schema": {"type": "string"}},
+                "application/json": {"schema": {"type": "object"}, "example": {"policies": {}}},
+                "application/jsonl": {"schema": {"type": "string"}, "example": "{}\n"},
             },
             "description": "The file, as it was written; its ETag is its SHA-256.",
         },

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
+
+from api.openapi import recorded
+from api.problems import MEDIA_TYPE
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 TYPES = {"null", "boolean", "object", "array", "number", "integer", "string"}
@@ -154,15 +158,92 @@ def test_every_example_of_a_request_works(serve, body, until) -> None:
         assert sent == 5
 
 
-def test_other_requests_have_no_examples_that_nobody_tries(schema: dict[str, Any]) -> None:
+def test_schemas_of_requests_have_examples_only_where_they_are_tried(
+    schema: dict[str, Any],
+) -> None:
     having = {
         reference.rsplit("/", 1)[1]
         for _, _, operation in operations(schema)
         for media in operation.get("requestBody", {}).get("content", {}).values()
-        for reference in re.findall(r"'\$ref': '([^']+)'", str(media))
+        for reference in re.findall(r"'\$ref': '([^']+)'", str(media["schema"]))
     }
     parts = schema["components"]["schemas"]
     assert {name for name in having if "examples" in str(parts[name])} == {"CaseRequest"}
+
+
+OPEN = {(path, "get") for path in ("/healthz", "/readyz", "/cds-services", "/v1/fhir/metadata")}
+"""Nobody has to say who they are."""
+OTHERS_RULES = "/cds-services"
+"""The standard says how these repeat and who may call them; there is no key of ours in it."""
+
+
+def test_every_operation_says_what_it_is_and_what_may_go_wrong(schema: dict[str, Any]) -> None:
+    for path, method, operation in operations(schema):
+        place = (path, method)
+        assert operation["summary"], place
+        assert len(operation["description"]) > 20, place
+        assert operation["tags"], place
+        problems = {
+            status
+            for status, response in operation["responses"].items()
+            if MEDIA_TYPE in response.get("content", {})
+        }
+        if place not in OPEN:
+            assert {"401", "500"} <= problems, place
+        if "requestBody" in operation:
+            assert {"400", "422"} <= problems, place
+        if "{" in path:
+            assert "404" in problems, place
+        if method == "post" and not path.startswith(OTHERS_RULES):
+            named = {parameter["name"] for parameter in operation["parameters"]}
+            assert "Idempotency-Key" in named, place
+            # Where asking again only asks again, no key can be in the way.
+            assert "422" in problems, place
+
+
+def examples_of(media: dict[str, Any]) -> list[Any]:
+    found = [example["value"] for example in media.get("examples", {}).values()]
+    return [*found, media["example"]] if "example" in media else found
+
+
+def check_examples(media: dict[str, Any], whole: dict[str, Any], place: Any) -> int:
+    """How many examples there are; all of them fit their schema."""
+    known = {**media.get("schema", {}), "components": whole["components"]}
+    validator = jsonschema_rs.Draft202012Validator(known)
+    found = examples_of(media)
+    for example in found:
+        errors = [f"{list(e.instance_path)}: {e.message}" for e in validator.iter_errors(example)]
+        assert not errors, (place, errors[:3])
+    return len(found)
+
+
+def test_every_operation_has_examples_that_fit_their_schemas(schema: dict[str, Any]) -> None:
+    for path, method, operation in operations(schema):
+        for parameter in operation.get("parameters", []):
+            check_examples(parameter, schema, (path, method, parameter["name"]))
+            if parameter["in"] == "path":
+                assert "example" in parameter, (path, parameter["name"])
+        for media in operation.get("requestBody", {}).get("content", {}).values():
+            named = media["schema"].get("$ref", "").rsplit("/", 1)[-1]
+            count = check_examples(media, schema, (path, method))
+            assert count or "examples" in schema["components"]["schemas"][named], (path, method)
+        for status, response in operation["responses"].items():
+            content = response.get("content", {})
+            count = sum(check_examples(media, schema, (path, status)) for media in content.values())
+            assert count or not content, (path, method, status)
+
+
+def test_the_examples_of_schemas_fit_them(schema: dict[str, Any]) -> None:
+    for name, part in schema["components"]["schemas"].items():
+        known = {"$ref": f"#/components/schemas/{name}", "components": schema["components"]}
+        validator = jsonschema_rs.Draft202012Validator(known)
+        for example in part.get("examples", []):
+            assert not [error.message for error in validator.iter_errors(example)], name
+
+
+def test_no_recorded_example_is_of_an_operation_that_is_gone(schema: dict[str, Any]) -> None:
+    there = {f"{method.upper()} {path}" for path, method, _ in operations(schema)}
+    assert set(recorded()) <= there
 
 
 def test_the_deadline_of_the_example_moves_with_the_clock(serve) -> None:
