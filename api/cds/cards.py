@@ -28,6 +28,7 @@ REASONS = {
 NEAR = timedelta(hours=24)
 """A deadline that is nearer than this makes an open case's card a warning."""
 DETAIL_CHARS = 4000
+MAX_FLAGS = 4
 TASK_STATUSES = ("awaiting_clinician", "awaiting_second", "parked")
 """Where a person is waited for: the one thing that is worth putting on somebody's list."""
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -164,7 +165,7 @@ def _detail(shown: Shown, warn: Sequence[str]) -> str:
         lines.append(f"- Missing: {escape(', '.join(map(str, explanation['missing'])))}.")
     if isinstance(explanation.get("g_co2e"), (int, float)):
         lines.append(f"- Reviewing it emitted {explanation['g_co2e']:.1f} g CO2e (gross).")
-    lines += [f"- {escape(str(text))}" for text in case.caution]
+    lines += [f"- {escape(text)}" for text in (*case.caution, *case.flags[:MAX_FLAGS])]
     lines.append(
         f"\n{RESEARCH_USE} The case page shows inputs, logic, limits and what was missing."
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Request, Response
 from sqlalchemy import Connection
 
 from api import audit
@@ -115,6 +115,7 @@ async def patient_view(
     caller: Caller,
     body: Hook,
     request: Request,
+    afterwards: BackgroundTasks,
 ) -> Cards:
     """Answers from what is known: the graph is never run in a call.
 
@@ -133,7 +134,14 @@ async def patient_view(
     row = await server.database.write(lambda c: _look(c, visit), rebuildable=True)
     if row is None:
         row = await _start(visit)
+        if row is not None:
+            # The review has begun: what is not needed for the answer comes after it.
+            afterwards.add_task(_note, visit, row)
     return Cards(cards=[] if row is None else [card_of(visit.shown(row))])
+
+
+async def _note(visit: _Visit, row: Any) -> None:
+    await visit.server.database.write(lambda c: visit.note(c, row), rebuildable=True)
 
 
 def _look(connection: Connection, visit: _Visit) -> Any:
@@ -180,16 +188,12 @@ async def _start(visit: _Visit) -> Any:
     caller = Principal(name=f"cds:{visit.caller.issuer}"[:100], role="reviewer")
     once = Once.of(caller, f"cds-{visit.subject}", "cds:start", {"subject": visit.subject})
     try:
-        case_id, _ = await server.reviews.create(new, caller, once)
+        case_id, row = await server.reviews.create(new, caller, once)
     except FeatureError:
         return None
-
-    def noted(connection: Connection) -> Any:
-        row = store.get_case(connection, case_id)
-        visit.note(connection, row)
-        return row
-
-    return await server.database.write(noted, rebuildable=True)
+    if row is None:
+        return await server.database.read(lambda c: store.get_case(c, case_id))
+    return row
 
 
 @router.post(

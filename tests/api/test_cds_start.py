@@ -68,6 +68,11 @@ def test_what_a_call_brings_starts_one_case(serve: Any, until: Any, with_genomic
         # Without anything brought, the case is there now.
         (card,) = client.post(SERVICE, json=hook("p1", FHIR)).json()["cards"]
         assert "ready for a decision" in card["summary"]
+        # The card that was shown at the start is known too.
+        first = {answer.json()["cards"][0]["uuid"] for answer in answers}
+        said = [{"card": one, "outcome": "overridden", "outcomeTimestamp": "2030-01-31T09:00:00Z"}
+                for one in first]  # fmt: skip
+        assert client.post(f"{SERVICE}/feedback", json={"feedback": said}).status_code == 200
 
 
 def test_charts_without_anything_to_review_start_nothing(serve: Any, monkeypatch: Any) -> None:
