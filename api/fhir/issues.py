@@ -70,6 +70,8 @@ def refuse(issues: Iterable[Issue]) -> None:
 def operation_outcome(issues: Sequence[Issue]) -> dict[str, Any]:
     """The issues as FHIR has them; one that says that all went well if there is none."""
     shown = list(issues[:MAX_ISSUES]) or [remark("Bundle", "Everything was taken.")]
+    if len(issues) > MAX_ISSUES:
+        shown.append(remark("Bundle", f"There are {len(issues) - MAX_ISSUES} more."))
     return {
         "resourceType": "OperationOutcome",
         "issue": [

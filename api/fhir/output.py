@@ -32,6 +32,23 @@ def case_bundle(
         trail: its rows of the audit log.
         software: this server's version.
     """
+    resources = _resources(case, trail, software)
+    return {
+        "resourceType": "Bundle",
+        "id": resource_id(case.id, "bundle"),
+        "meta": {
+            "versionId": str(case.version),
+            "lastUpdated": case.updated_at.isoformat(),
+            **tags(case.model.synthetic)["meta"],
+        },
+        "identifier": {"system": CASE, "value": case.id},
+        "type": "collection",
+        "timestamp": case.updated_at.isoformat(),
+        "entry": [entry_of(resource) for resource in resources],
+    }
+
+
+def _resources(case: CaseView, trail: Sequence[AuditEntry], software: str) -> list[dict[str, Any]]:
     cast = Cast(
         case=case.id,
         patient=patient_of(case),
@@ -50,17 +67,4 @@ def case_bundle(
     resources.append(machine_provenance(case, cast, said))
     resources += [opinion_provenance(opinion, cast, risk, result) for opinion in case.opinions]
     resources += [audit_event(entry, cast, risk) for entry in trail]
-    made = tags(case.model.synthetic)["meta"]
-    return {
-        "resourceType": "Bundle",
-        "id": resource_id(case.id, "bundle"),
-        "meta": {
-            "versionId": str(case.version),
-            "lastUpdated": case.updated_at.isoformat(),
-            **made,
-        },
-        "identifier": {"system": CASE, "value": case.id},
-        "type": "collection",
-        "timestamp": case.updated_at.isoformat(),
-        "entry": [entry_of(resource) for resource in resources],
-    }
+    return resources

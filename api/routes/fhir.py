@@ -182,14 +182,12 @@ async def post_bundle(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Any:
-    """Take a case on from FHIR: Patient, Condition, Observations, DiagnosticReport.
+    """Take a case on from Patient, Condition, Observation, DiagnosticReport and ServiceRequest.
 
-    Features come from well-known codes, or from this server's own, one code a feature. Missing is
-    missing: nothing is imputed, and a gene that no report names as tested is not known. An unknown
-    unit or code of something that is looked for refuses the Bundle, with its place; what no
-    feature comes from is listed. Of the patient's identity a keyed sum is kept.
-
-    With ``Accept: application/fhir+json`` the answer is an OperationOutcome.
+    Nothing is imputed; a gene that no report names as tested is not known. An unknown unit or code
+    of what is looked for refuses the Bundle, with its place; what no feature comes from is listed.
+    Of the patient's identity a keyed sum is kept. ``Accept: application/fhir+json`` gets an
+    OperationOutcome.
     """
     data = await _body(request)
     try:
@@ -200,18 +198,17 @@ async def post_bundle(
         "urgency": urgency, "deadline": deadline, "unit": unit, "session": session,
         "policy": policy,
     }  # fmt: skip
-    content = [data.decode(), {**asked, "deadline": str(deadline)}]
-    once = Once.of(caller, idempotency_key, "fhir", content)
+    once = Once.of(caller, idempotency_key, "fhir", [data.decode(), *map(str, asked.values())])
     case_id, row = await server.reviews.create(
         _new_case(server, intake, asked), caller, once, wait_s=seconds_to_wait(prefer)
     )
     response.headers["Location"] = f"/v1/cases/{case_id}"
-    if row is None:
-        response.status_code = 200
-        response.headers["Idempotency-Replayed"] = "true"
-        return _answer(request, response, await read_view(server, case_id, response), intake)
     response.status_code = 202
-    return _answer(request, response, case_view(server, row), intake)
+    if row is not None:
+        return _answer(request, response, case_view(server, row), intake)
+    response.status_code = 200
+    response.headers["Idempotency-Replayed"] = "true"
+    return _answer(request, response, await read_view(server, case_id, response), intake)
 
 
 def _issue_view(issue: Issue) -> IssueView:
