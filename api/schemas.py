@@ -30,8 +30,11 @@ def readable(text: str) -> str:
 
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(readable)]
+# There are hundreds in a case, and only those that the bundle knows are taken.
+FeatureName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
 Cell = float | int | str | bool | None
+Rows = dict[FeatureName, dict[FeatureName, Cell] | None]
 Status = Literal[
     "queued",
     "running",
@@ -76,7 +79,9 @@ class Body(BaseModel):
 class CaseRequest(Body):
     """A case to review: feature rows by modality, or the id of a case of the loaded cohort."""
 
-    features: Annotated[dict[Name, dict[Name, Cell] | None], Field(max_length=32)] | None = Field(
+    features: (
+        Annotated[dict[FeatureName, dict[FeatureName, Cell] | None], Field(max_length=32)] | None
+    ) = Field(
         default=None,
         description="Feature values by modality and name; a missing modality is null or left out. "
         "A bundle that was trained with times takes them beside the modalities, under 'temporal'.",

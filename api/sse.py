@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -77,8 +77,7 @@ async def _left(receive: Receive) -> None:
 def sse_event(event: str, data: Any, *, number: int | None = None) -> bytes:
     """One event as it goes over the wire."""
     head = b"" if number is None else b"id: %d\r\n" % number
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return head + f"event: {event}\r\ndata: {text}\r\n\r\n".encode()
+    return head + b"event: %b\r\ndata: %b\r\n\r\n" % (event.encode(), orjson.dumps(data))
 
 
 async def follow_case(

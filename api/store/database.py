@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+import orjson
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -212,8 +213,16 @@ def make_engine(url: str) -> Engine:
         # What earlier versions took; the same file.
         parsed = parsed.set(drivername="sqlite")
     if parsed.get_backend_name() == "sqlite":
-        return create_engine(parsed, connect_args={"check_same_thread": False})
-    return create_engine(parsed)
+        return create_engine(parsed, connect_args={"check_same_thread": False}, **JSON)
+    return create_engine(parsed, **JSON)
+
+
+def _written(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+JSON: dict[str, Any] = {"json_serializer": _written, "json_deserializer": orjson.loads}
+"""Several times quicker than the standard library's, of which a busy server notices."""
 
 
 def _attempt(connection: Connection, item: _Write) -> tuple[_Write, Any, BaseException | None]:
