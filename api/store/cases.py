@@ -88,7 +88,10 @@ def get_features(connection: Connection, case_id: str) -> dict[str, Any] | None:
 def get_events(connection: Connection, case_id: str, after: int = -1) -> list[dict[str, Any]]:
     """Steps of a case with a number above ``after``, in order."""
     rows = connection.execute(GET_EVENTS, {"case_id": case_id, "after": after})
-    return [{**row, "time": row["time"].isoformat()} for row in rows.mappings()]
+    return [
+        {"seq": row.seq, "kind": row.kind, "time": row.time.isoformat(), "data": row.data}
+        for row in rows
+    ]
 
 
 def claim(
