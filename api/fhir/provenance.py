@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
@@ -75,6 +76,10 @@ def opinion_provenance(
     }
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
 def audit_event(entry: AuditEntry, cast: Cast, risk: dict[str, Any]) -> dict[str, Any]:
     """A row of the audit log, with its number and hash so that it can be found there."""
     person = cast.people.get(entry.actor)
@@ -82,7 +87,7 @@ def audit_event(entry: AuditEntry, cast: Cast, risk: dict[str, Any]) -> dict[str
     detail = [
         {"type": sayable(str(name)), "valueString": text}
         for name, value in entry.detail.items()
-        if value is not None and (text := sayable(str(value)))
+        if value is not None and (text := sayable(_text(value)))
     ]
     return {
         "resourceType": "AuditEvent",

@@ -160,6 +160,8 @@ def _notes(case: CaseView, cast: Cast) -> Iterator[dict[str, Any]]:
     for text in dict.fromkeys(sayable(str(line)) for line in told):
         if text:
             yield {"text": text}
+    if case.status == "parked" and case.failure:
+        yield {"text": f"Set aside, a person has to look at it: {sayable(case.failure)}"}
     if case.status == "deferred" and case.wake_at is not None:
         yield {"text": f"Put off to {case.wake_at.isoformat()}, for cleaner electricity."}
     for opinion in case.opinions:

@@ -153,14 +153,15 @@ def test_what_is_synthetic_is_marked_so_everywhere() -> None:
 
 def test_the_audit_log_can_be_found_from_its_events() -> None:
     trail = [
-        entry(4, "case.created", policy="rule"), entry(9, "case.accept", "dr-b", result=None),
+        entry(4, "case.created", policy="rule", of={"b": 1.5, "a": None}), entry(9, "case.accept", "dr-b", result=None),
         entry(11, "case.woken", "machine \x07"),
     ]  # fmt: skip
     bundle = made(case("recorded", opinions=[opinion("accept", "dr-b")], result="positive"), *trail)
     events = of(bundle, "AuditEvent")
     assert [event["action"] for event in events] == ["C", "U", "U"]
     detail = {d["type"]: d["valueString"] for d in events[0]["entity"][0]["detail"]}
-    assert detail == {"audit-seq": "4", "audit-sha256": "f" * 64, "policy": "rule"}
+    assert detail == {"audit-seq": "4", "audit-sha256": "f" * 64, "policy": "rule",
+                      "of": '{"a": null, "b": 1.5}'}  # fmt: skip
     (person,) = of(bundle, "Practitioner")
     assert events[1]["agent"][0]["who"]["reference"] == f"urn:uuid:{person['id']}"
     assert "identifier" in events[2]["agent"][0]["who"]
