@@ -153,7 +153,8 @@ def test_what_is_synthetic_is_marked_so_everywhere() -> None:
 
 def test_the_audit_log_can_be_found_from_its_events() -> None:
     trail = [
-        entry(4, "case.created", policy="rule", of={"b": 1.5, "a": None}), entry(9, "case.accept", "dr-b", result=None),
+        entry(4, "case.created", policy="rule", of={"b": 1.5, "a": None}),
+        entry(9, "case.accept", "dr-b", result=None),
         entry(11, "case.woken", "machine \x07"),
     ]  # fmt: skip
     bundle = made(case("recorded", opinions=[opinion("accept", "dr-b")], result="positive"), *trail)
