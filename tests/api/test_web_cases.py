@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from html import unescape
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from agent.workflow.doubles import StillMonitor
+from agent.workflow.rephrase import Rephrased, RephraseError
+from distill.errors import FeatureError
 
 KEYS = {"viewer": "viewer-key", "reviewer": "reviewer-key", "admin": "admin-key"}
 NASTY = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> \u202eevil"
@@ -349,6 +352,66 @@ class DeferFirst:
 
     def reason(self, observation: Any, action: int) -> str:
         return "a test defers what may be deferred"
+
+
+def test_a_parked_case_says_why_and_can_be_tried_again(
+    serve: Any, body: Any, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(policy="never") as running:
+        me = people(running, "reviewer")
+        student = running.app.state.server.kit.student
+        whole = type(student).assess
+        monkeypatch.setattr(type(student), "assess", broken)
+        case_id = post(me, body, 5)
+        until_status(me, case_id, "parked")
+        page = me.get(f"/cases/{case_id}")
+        assert "Parked" in page
+        assert "the agent could not go on" in page
+        assert 'id="form-retry"' in page
+        assert 'id="form-override"' in page
+        assert "Parked" in me.get("/", params={"show": "todo"})
+        monkeypatch.setattr(type(student), "assess", whole)
+        assert me.act(case_id, "form-retry").headers["location"].endswith("done=retry")
+        until_status(me, case_id, "awaiting_clinician")
+
+
+def broken(*_: Any) -> Any:
+    raise FeatureError("the scanner's export is cut short")
+
+
+class OtherWords:
+    """Puts everything in the same other words, or says that it cannot."""
+
+    def __init__(self, text: str | None) -> None:
+        self._text = text
+
+    def rephrase(self, explanation: Any) -> Rephrased:
+        if self._text is None:
+            raise RephraseError("The language model does not answer.")
+        return Rephrased(mark="Machine-written", text=self._text, model="m", source=[])
+
+
+def test_other_words_are_marked_and_not_kept(shared_server: Any, body: Any, people: People) -> None:
+    running = shared_server
+    me, viewer = people(running, "reviewer"), people(running, "viewer")
+    server = running.app.state.server
+    case_id = post(me, body, 9)
+    until_status(me, case_id, "awaiting_clinician")
+    assert 'id="form-words"' not in me.get(f"/cases/{case_id}")
+    object.__setattr__(server, "rephraser", OtherWords("Other <words>."))
+    try:
+        page = me.get(f"/cases/{case_id}")
+        assert 'id="form-words"' not in viewer.get(f"/cases/{case_id}")
+        given = fields_of(page, "form-words")
+        told = me.page.post(f"/cases/{case_id}/words", data=given).text
+        assert "Machine-written" in told
+        assert "Other &lt;words&gt;." in told
+        object.__setattr__(server, "rephraser", OtherWords(None))
+        silent = me.page.post(f"/cases/{case_id}/words", data=given)
+        assert (silent.status_code, "does not answer" in silent.text) == (200, True)
+    finally:
+        object.__setattr__(server, "rephraser", None)
+    assert "Other" not in json.dumps(me.api.get(f"/v1/cases/{case_id}").json()["explanation"])
 
 
 def test_a_viewer_sees_no_forms_and_can_force_none(
