@@ -196,6 +196,8 @@ async def _start(
     def at_work(kit: ReviewKit, folder: Path) -> Loaded:
         # All bundles spend from the same limits and the same day.
         shared = replace(kit, limits=limits, budget=budget)
+        # Some policies take a while to prepare: no case should have to wait for it.
+        shared.policies.acting()
         inputs = CaseInputs(kit.student, database)
         services = shared.services(
             prepared=inputs.prepared,
