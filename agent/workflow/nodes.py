@@ -66,7 +66,7 @@ async def intake(services: ReviewServices, state: CaseState) -> IntakeOutput:
     """Check the features, note what is there, and settle who decides."""
     at = services.clock()
     prepared = await services.prepared(state["case"], frozenset())
-    acting = services.policies.acting(state.get("policy"))
+    acting = await services.policies.ready(state.get("policy"))
     present = [m for m in services.layout.modalities if m in prepared.present]
     quality = {m: float(prepared.quality.get(m, 0.0)) for m in present}
     missing = [m for m in services.layout.modalities if m not in present]
@@ -81,14 +81,14 @@ async def intake(services: ReviewServices, state: CaseState) -> IntakeOutput:
         "policy_fallback": acting.fallback_reason,
         "seen_in_training": state.get("seen_in_training"),
     }
+    cautions = {"cautions": list(prepared.cautions)} if prepared.cautions else {}
     return IntakeOutput(
         present=present,
         quality=quality,
         transfers_run=[],
-        deferred=False,
         policy=acting.asked,
         policy_fallback=acting.fallback_reason,
-        cautions=list(prepared.cautions),
+        **cautions,
         events=[_event(state, "intake", at, data)],
     )
 
@@ -354,4 +354,6 @@ async def explain(services: ReviewServices, state: CaseState) -> ExplainOutput:
     second = needs_second(explanation.probability, services.second_review_above)
     explanation = explanation.model_copy(update={"second_review": second})
     event = _event(state, "explanation", services.clock(), dict(explanation))
-    return ExplainOutput(explanation=explanation, asked=None, opinions=[], events=[event])
+    # what was opined of an earlier explanation does not count for this one
+    forgotten: dict[str, Any] = {"opinions": []} if state.get("opinions") else {}
+    return ExplainOutput(explanation=explanation, asked=None, events=[event], **forgotten)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,13 @@ class PolicyBook:
         name = asked if asked in self.names else self.configured
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    async def ready(self, asked: str | None = None) -> ActingPolicy:
+        """Like :meth:`acting`; what takes long to load does not keep the event loop."""
+        name = asked if asked in self.names else self.configured
+        if name not in self._loaded:
+            self._loaded.setdefault(name, await asyncio.to_thread(self._load, name))
         return self._loaded[name]
 
     def _load(self, name: str) -> ActingPolicy:

@@ -224,7 +224,8 @@ class Explanation(Record):
     ``contributions`` is what each token says alone, ``weighting`` what each modality counted for.
     ``changes`` says what would have changed the last choice, ``steps`` what was done, in order,
     ``drift`` how the case is unlike the training patients, ``requested`` who asked for what,
-    ``watched`` what the watch over many cases keeps of this one.
+    ``watched`` what the watch over many cases keeps of this one, ``classes`` the names of the
+    negative and the positive class where they have names.
     """
 
     suggestion: Literal["negative", "positive"]
@@ -243,6 +244,7 @@ class Explanation(Record):
     weighting: dict[str, ModalityWeight] = {}
     second_review: bool = False
     uncertainty_bits: float | None = None
+    classes: list[str] = []
     steps: list[str] = []
     changes: list[AxisTried] = []
     peers: PeerGroup | None = None
@@ -316,7 +318,6 @@ class IntakeOutput(NodeOutput):
     present: list[str]
     quality: dict[str, float]
     transfers_run: list[str]
-    deferred: bool
     policy: str
     policy_fallback: str | None
     cautions: list[str] = []

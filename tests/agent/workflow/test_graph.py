@@ -215,7 +215,7 @@ def test_deferral_stops_at_the_deadline_and_needs_a_cleaner_hour(
 def test_a_node_that_puts_out_something_else_is_refused() -> None:
     with pytest.raises(ValidationError):
         records.IntakeOutput(
-            present=["clinical"], quality={}, transfers_run=[], deferred=False, policy="rule",
+            present=["clinical"], quality={}, transfers_run=[], policy="rule",
             policy_fallback=None, label=1,
         )  # type: ignore[call-arg]  # fmt: skip
     with pytest.raises(ValidationError):
