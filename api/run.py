@@ -108,6 +108,33 @@ class Entry:
     resting: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What the store knows of a case's past.
+
+    Attributes:
+        actions: of clinicians, in order.
+        last_step: the last event that was written down.
+    """
+
+    actions: Sequence[dict[str, Any]] = ()
+    last_step: dict[str, Any] | None = None
+
+
+def _anew(row: Any, past: Past) -> CaseState:
+    """The state of a case without checkpoints: it is new, or they were lost with their file.
+
+    What was decided on a review that is gone counts for nothing in the next, where accepting may
+    mean another result: a person decides again. Steps are counted on from those that are told.
+    """
+    state = first_state(row)
+    if past.actions:
+        state["answered"] = int(past.actions[-1]["round"]) + 1
+    if past.last_step is not None:
+        state["events"] = [past.last_step]
+    return state
+
+
 def wake_of(by: str, action: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a wait is answered with: who woke the case, and how urgent it became."""
     if action is None:
@@ -137,9 +164,7 @@ def _close(earlier: RunResult, action: dict[str, Any]) -> None:
     ]
 
 
-async def find_entry(
-    graph: CaseGraph, row: Any, *, woken_by: str | None, actions: Sequence[dict[str, Any]]
-) -> Entry:
+async def find_entry(graph: CaseGraph, row: Any, *, woken_by: str | None, past: Past) -> Entry:
     """Work out from durable state alone where a case stands and how to go on.
 
     Used after a restart and whenever memory cannot be trusted: the checkpoints say which nodes
@@ -147,9 +172,9 @@ async def find_entry(
     """
     earlier = await recover(graph, row.id)
     if not earlier.values:
-        return Entry(value=first_state(row), earlier=RunResult())
+        return Entry(value=_anew(row, past), earlier=RunResult())
     answered = int(earlier.values.get("answered", 0))
-    unanswered = [action for action in actions if action["round"] >= answered]
+    unanswered = [action for action in past.actions if action["round"] >= answered]
     if earlier.waits_for is None:
         if "outcome" not in earlier.values and unanswered:
             _close(earlier, unanswered[0])

@@ -30,7 +30,7 @@ from api.drift import DriftWatch
 from api.hub import Hub
 from api.kits import Kits
 from api.metrics import Metrics
-from api.run import Entry, columns, find_entry, first_state
+from api.run import Entry, Past, columns, find_entry, first_state
 from api.spend import Spend
 from api.store import actions as actions_of
 from api.store import cases as store
@@ -206,9 +206,9 @@ class Workers:
 
     async def _run(self, job: Job) -> None:
         row: Any = job.row
-        taken: list[dict[str, Any]] = []
+        past = Past()
         if row is None:
-            row, before, taken = await self._database.write(
+            row, before, past = await self._database.write(
                 lambda connection: self._claim(connection, job.case_id)
             )
             if row is None:
@@ -219,7 +219,7 @@ class Workers:
                 return
         bundle = await self._kits.of(row.bundle)
         graph = bundle.graph
-        entry = await self._entry(graph, job, row, taken)
+        entry = await self._entry(graph, job, row, past)
         result = entry.earlier
         if not entry.resting:
             result = await follow(
@@ -233,9 +233,7 @@ class Workers:
         self._drift.observe(bundle.kit, row.id, result.events)
         job.tell(after)
 
-    def _claim(
-        self, connection: Connection, case_id: str
-    ) -> tuple[Any, str | None, list[dict[str, Any]]]:
+    def _claim(self, connection: Connection, case_id: str) -> tuple[Any, str | None, Past]:
         """The case's row if its lease could be taken, its status, and what was done to it."""
         row = store.claim(
             connection,
@@ -245,19 +243,19 @@ class Workers:
             lease_s=self.limits.lease_s,
         )
         if row is None:
-            return None, store.get_status(connection, case_id), []
-        done = [dict(action.action) for action in actions_of.of_case(connection, case_id)]
-        return row, row.status, done
+            return None, store.get_status(connection, case_id), Past()
+        return row, row.status, _past(connection, case_id)
 
-    async def _entry(
-        self, graph: CaseGraph, job: Job, row: Any, taken: list[dict[str, Any]]
-    ) -> Entry:
+    async def _entry(self, graph: CaseGraph, job: Job, row: Any, past: Past) -> Entry:
         """Quickly where memory is sure of where the case stands, else from what is durable."""
         if job.answer is not None:
-            return Entry(value=Command(resume=job.answer), earlier=RunResult())
-        if job.row is not None:
+            if self._hub.live(job.case_id) is not None:
+                return Entry(value=Command(resume=job.answer), earlier=RunResult())
+            # An earlier server brought it here: its checkpoints may be gone.
+            past = await self._database.read(partial(_past, case_id=job.case_id))
+        elif job.row is not None:
             return Entry(value=first_state(row), earlier=RunResult())
-        return await find_entry(graph, row, woken_by=job.woken_by, actions=taken)
+        return await find_entry(graph, row, woken_by=job.woken_by, past=past)
 
     async def _write_down(self, row: Any, result: RunResult) -> Any:
         """Store what a run brought; returns the case's row as it is then."""
@@ -319,6 +317,11 @@ class Workers:
                 if case_id not in self._busy:
                     self.add(Job(case_id=case_id, woken_by="schedule"))
             await asyncio.sleep(self.limits.wake_poll_s)
+
+
+def _past(connection: Connection, case_id: str) -> Past:
+    done = [dict(action.action) for action in actions_of.of_case(connection, case_id)]
+    return Past(actions=done, last_step=store.last_event(connection, case_id))
 
 
 def changed_row(row: Any, changed: Mapping[str, Any]) -> SimpleNamespace:

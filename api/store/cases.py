@@ -94,6 +94,12 @@ def get_events(connection: Connection, case_id: str, after: int = -1) -> list[di
     ]
 
 
+def last_event(connection: Connection, case_id: str) -> dict[str, Any] | None:
+    """The last step of a case that was written down; None before the first."""
+    steps = get_events(connection, case_id)
+    return steps[-1] if steps else None
+
+
 def claim(
     connection: Connection, case_id: str, *, owner: str, now: datetime, lease_s: float
 ) -> Row[Any] | None:

@@ -264,25 +264,29 @@ def test_a_broken_file_stops_the_start_and_is_named(tmp_path: Path, file: str) -
     assert path.read_bytes().startswith(b"this is no database"), "it is left as it was"
 
 
-def test_lost_checkpoints_cost_a_review_and_no_decision(tmp_path: Path) -> None:
+def test_lost_checkpoints_cost_a_new_review_and_touch_no_record(tmp_path: Path) -> None:
     with running(tmp_path) as board:
         recorded = board.post(2, "awaiting_clinician")
         board.act("ada", recorded, "decision", action="accept")
         board.wait_for(recorded, "recorded")
         waiting = board.post(whole_row(), "awaiting_clinician")
+        before = board.kinds(waiting)
         board.kill()
     for path in (tmp_path / "state").glob("graph.sqlite*"):
         path.unlink()
     with running(tmp_path) as board:
         assert board.case(recorded)["status"] == "recorded"
-        board.act("ben", waiting, "decision", action="accept")
-        if board.wait_for(waiting, "recorded", "parked")["status"] == "parked":
-            # What the reviewer saw is gone: a person has it reviewed again, and decides on that.
-            assert board.act("ben", waiting, "actions", action="retry").status_code < 300
-            board.wait_for(waiting, "awaiting_clinician")
-            assert board.act("ben", waiting, "decision", action="accept").status_code == 201
-            board.wait_for(waiting, "recorded")
-        assert board.kinds(waiting).count("record") == 1
+        # What the reviewer saw is gone, so nothing is recorded on it: it is reviewed anew.
+        answer = board.act("ben", waiting, "decision", action="accept")
+        assert answer.json()["result"] is None
+        board.wait_for(waiting, "awaiting_clinician")
+        assert board.kinds(waiting) == before * 2
+        board.kill()
+    with running(tmp_path) as board:
+        assert board.case(waiting)["status"] == "awaiting_clinician"
+        assert board.act("ada", waiting, "decision", action="accept").status_code == 201
+        assert board.wait_for(waiting, "recorded")["decision"]["reviewer"] == "dr-ada"
+        assert board.kinds(waiting)[-1] == "record"
         with board.client("eve") as client:
             assert client.get("/v1/audit").json()["intact"] is True
     nothing_is_charged_twice(tmp_path)
