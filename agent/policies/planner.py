@@ -218,10 +218,9 @@ class PlannedPolicy:
         """The net value, the prices in it, and what would change the decision."""
         view = view_cases(self.layout, self.catalogue, observation[None])
         seen = self.appraise(view)
-        prices = (
-            f"carbon at {1.0 / max(float(seen.per_g[0]), 1e-18):.3g} gCO2e per unit of AUC, a "
-            f"slot at {float(seen.per_slot[0]):.2g} AUC"
-        )
+        prices = f"carbon at {1.0 / max(float(seen.per_g[0]), 1e-18):.3g} gCO2e per unit of AUC"
+        if seen.per_slot[0] > 0.0:
+            prices += f", a slot at {float(seen.per_slot[0]):.2g} AUC"
         facts = action_facts(self.layout, self.catalogue, observation, action)
         if action < self.catalogue.n_transfers:
             return self._why_run(seen, action, prices, facts)

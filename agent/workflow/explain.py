@@ -23,7 +23,7 @@ from agent.workflow.state import (
     Waited,
 )
 from agent.workflow.steps import request_line
-from agent.workflow.told import AxisTried, PeerGroup
+from agent.workflow.told import AxisTried, PeerGroup, class_words
 from distill.contributions import by_source
 
 THRESHOLD = 0.5
@@ -63,6 +63,7 @@ def explain_case(
         conformal_level=view.conformal_level,
         weighting=known.weighting,
         uncertainty_bits=uncertainty_bits(view.probability),
+        classes=known.classes,
         steps=state.get("told", []),
         changes=known.changes,
         peers=known.peers,
@@ -85,6 +86,7 @@ class _Known:
     absent: list[str]
     weighting: dict[str, ModalityWeight]
     requested: list[str]
+    classes: list[str]
 
     @property
     def drift(self) -> list[str]:
@@ -107,12 +109,13 @@ def _known(
         absent=[m for m in modalities if m not in _sent(state)],
         weighting=_weighting(view, state.get("quality", {})),
         requested=_requested(state),
+        classes=list(insight.classes) if insight else [],
     )
 
 
 def _lines(state: CaseState, known: _Known) -> list[str]:
     return [
-        *_probability_lines(state, known.view),
+        *_probability_lines(state, known),
         *_conformal_lines(known.view),
         *_weight_lines(known.weighting),
         *_evidence_lines(state, known.view, known.absent),
@@ -121,7 +124,7 @@ def _lines(state: CaseState, known: _Known) -> list[str]:
         _spent_line(known.spent),
         f"Stopped by policy {state['choice']['policy']}: {state['choice']['reason']}",
         *_change_lines(state, known.changes),
-        *peer_lines(known.peers),
+        *peer_lines(known.peers, known.classes),
         *(f"Unlike the training patients: {flag}" for flag in known.drift),
         *_caution_lines(state),
     ]
@@ -183,11 +186,12 @@ def _change_lines(state: CaseState, changes: Sequence[AxisTried]) -> list[str]:
     return [f"The last choice was {state['choice']['action']}.", *told] if told else []
 
 
-def _probability_lines(state: CaseState, view: AssessmentRecord) -> list[str]:
-    before = state["probability_clinical_only"]
+def _probability_lines(state: CaseState, known: _Known) -> list[str]:
+    view, before = known.view, state["probability_clinical_only"]
     return [
-        f"Probability of the positive class {view.probability:.3f}; {before:.3f} with clinical "
-        f"data alone. Uncertainty {uncertainty_bits(view.probability):.2f} bit.",
+        f"Probability of {class_words(known.classes, 'positive')} {view.probability:.3f}; "
+        f"{before:.3f} with clinical data alone. Uncertainty "
+        f"{uncertainty_bits(view.probability):.2f} bit.",
         f"The tokens disagree by {view.disagreement:.2f} in log-odds (standard deviation).",
         *_token_lines(view.token_logit),
     ]

@@ -10,7 +10,7 @@ from agent.workflow.changes import WhatIf
 from agent.workflow.drift import DriftReference, drift_row
 from agent.workflow.errors import WorkflowError
 from agent.workflow.peers import PeerBook
-from agent.workflow.told import DriftRow
+from agent.workflow.told import RESULTS, DriftRow
 from distill.evidence import EvidenceTable
 from envs.catalogue import ActionCatalogue
 from envs.gain import GainModel
@@ -34,12 +34,14 @@ class Insight:
         peers: patients like a case, in validation.
         drift: what the training patients were like.
         shadows: policies that decide silently beside the acting one.
+        classes: names of the negative and the positive class.
     """
 
     what_if: WhatIf
     peers: PeerBook
     drift: DriftReference
     shadows: tuple[Policy, ...] = ()
+    classes: tuple[str, str] = RESULTS
 
     @classmethod
     def of(
@@ -50,6 +52,7 @@ class Insight:
         masks_unaffordable: bool,
         make_policy: Callable[[str, ObservationLayout, ActionCatalogue], Policy],
         shadow: Sequence[str] = (),
+        classes: tuple[str, str] = RESULTS,
     ) -> Insight:
         """Build it around a bundle's evidence table.
 
@@ -59,6 +62,7 @@ class Insight:
             masks_unaffordable: whether what the budget cannot pay is closed.
             make_policy: policy by name or directory.
             shadow: names or directories of the policies that decide silently.
+            classes: names of the negative and the positive class.
 
         Raises:
             WorkflowError: if two silent policies have the same name.
@@ -77,6 +81,7 @@ class Insight:
             peers=PeerBook(evidence=evidence),
             drift=DriftReference(evidence=evidence),
             shadows=_ready(shadows),
+            classes=classes,
         )
 
     def watched(

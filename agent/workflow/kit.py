@@ -160,6 +160,7 @@ def assemble(
             masks_unaffordable=config.masks_unaffordable,
             make_policy=make_policy,
             shadow=shadow,
+            classes=(identity.negative, identity.positive),
         ),
     )
 

@@ -15,7 +15,7 @@ from math import sqrt
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from agent.workflow.told import PeerGroup, Share
+from agent.workflow.told import PeerGroup, Share, class_words
 from distill.evidence import EvidenceTable
 
 NEAREST = 50
@@ -140,8 +140,13 @@ def _nearest(ordered: Float64[np.ndarray, " alike"], logit: float) -> slice:
     return slice(start, start + NEAREST)
 
 
-def peer_lines(peers: PeerGroup | None) -> list[str]:
-    """Sentences about patients like this one; says so where there are too few."""
+def peer_lines(peers: PeerGroup | None, classes: Sequence[str] = ()) -> list[str]:
+    """Sentences about patients like this one; says so where there are too few.
+
+    Args:
+        peers: the patients; None says nothing.
+        classes: names of the negative and the positive class, if they have names.
+    """
     if peers is None:
         return []
     alike = (
@@ -157,11 +162,12 @@ def peer_lines(peers: PeerGroup | None) -> list[str]:
         ]
     where = "" if peers.hospitals is None else f" from {_count(peers.hospitals, 'hospital')}"
     low, high = positive.ci95
+    named = class_words(classes, "positive")
     fits = "agrees with" if low <= peers.mean_probability <= high else "does not agree with"
     return [
         f"Patients like this one in validation: {peers.n}{where} {alike}, probability "
         f"{peers.probability_low:.3f} to {peers.probability_high:.3f}; "
-        f"{_percent(positive)} were positive, which {fits} the mean probability of "
+        f"{_percent(positive)} were of {named}, which {fits} the mean probability of "
         f"{peers.mean_probability:.3f}.",
         f"The suggestion would have been right for {_percent(right)} of them.",
     ]

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from agent.workflow.errors import WorkflowError
 from agent.workflow.state import RESULTS, Explanation, Record
+from agent.workflow.told import class_words
 from carbon.errors import IntensityError
 from carbon.intensity.secret import LOOPBACK, Secret, require_private
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import requests
 
 SENT = (
-    "Probability of the positive class", "The tokens disagree", "Each token alone:", "At the ",
+    "Probability of ", "The tokens disagree", "Each token alone:", "At the ",
     "What each modality and its bridges add", "Transfers run:", "Available but not processed:",
     "The case lacks:", "Left out as unreliable:", "Waited for cleaner electricity", "Energy:",
     "Stopped by policy", "The last choice was", "It would have been", "No tested value",
@@ -160,7 +161,10 @@ class ChatRephraser:
         """
         source = sendable(explanation)
         text = _content(self._ask(source))
-        check_words(text, source, must_say=(explanation.suggestion,))
+        names = dict(zip(RESULTS, explanation.classes))
+        check_words(
+            text, source, must_say=(names.get(explanation.suggestion) or explanation.suggestion,)
+        )
         return Rephrased(
             mark=f"Put in other words by a language model ({self.model}), which may be wrong; the "
             "deterministic explanation stands.",
@@ -218,7 +222,8 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
 def sendable(explanation: Explanation) -> list[str]:
     """The sentences that may leave: no feature, no person, no case is named in any."""
     told = [line for line in explanation.lines if line.startswith(SENT)]
-    return [f"Suggestion: {explanation.suggestion}; a clinician decides.", *told]
+    named = class_words(explanation.classes, explanation.suggestion)
+    return [f"Suggestion: {named}; a clinician decides.", *told]
 
 
 def prompt(source: Sequence[str], model: str) -> dict[str, Any]:

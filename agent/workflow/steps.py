@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from agent.workflow.changes import change_lines
-from agent.workflow.told import AxisTried
+from agent.workflow.told import AxisTried, class_words
 
 Data = Mapping[str, Any]
 KEPT = frozenset(
@@ -20,15 +20,18 @@ KEPT = frozenset(
 """Kinds of steps whose first sentence is kept for the explanation of the result."""
 
 
-def step_lines(event: Mapping[str, Any]) -> list[str]:
+def step_lines(event: Mapping[str, Any], classes: Sequence[str] = ()) -> list[str]:
     """Sentences about one step.
 
     Args:
         event: its ``kind`` and ``data``, as stored and streamed; data of earlier versions may
             lack fields, and a kind that is not known gives no sentence.
+        classes: names of the negative and the positive class, if they have names.
     """
     tell = TELLERS.get(str(event["kind"]))
-    return [] if tell is None else [line for line in tell(event["data"]) if line]
+    if tell is None:
+        return []
+    return [line for line in tell({"classes": classes, **event["data"]}) if line]
 
 
 def told_after(events: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -78,8 +81,8 @@ def _assessment(data: Data) -> list[str]:
     before, run = data.get("probability_before"), data.get("transfers_run", [])
     moved = "" if before is None else f", {before:.3f} before"
     lines = [
-        f"Probability of the positive class {data['probability']:.3f}{moved}, with "
-        + (f"{_listed(run)}." if run else "clinical data alone.")
+        f"Probability of {class_words(data['classes'], 'positive')} {data['probability']:.3f}"
+        f"{moved}, with " + (f"{_listed(run)}." if run else "clinical data alone.")
     ]
     if data.get("conformal_level") is not None:
         left = data.get("conformal_set", [])
@@ -164,9 +167,11 @@ def _who(data: Data) -> str:
 def _explanation(data: Data) -> list[str]:
     bits = data.get("uncertainty_bits")
     unsure = "" if bits is None else f", uncertainty {bits:.2f} bit"
+    classes = data["classes"]
     return [
-        f"Suggests {data['suggestion']}: probability of the positive class "
-        f"{data['probability']:.3f}{unsure}. A clinician decides.",
+        f"Suggests {class_words(classes, data['suggestion'])}: probability of "
+        f"{class_words(classes, 'positive')} {data['probability']:.3f}{unsure}. A clinician "
+        "decides.",
         *data.get("lines", []),
     ]
 

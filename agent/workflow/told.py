@@ -5,10 +5,13 @@ They stand apart from the state, so that whoever shows or stores an explanation 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+RESULTS: tuple[str, str] = ("negative", "positive")
+"""What a result is called where the classes have no names of their own."""
 Axis = Literal["grid", "budget", "urgency", "deadline", "probability", "price"]
 
 
@@ -104,3 +107,9 @@ class ShadowEntry(Told):
     acting: str
     action: str
     data: ShadowData
+
+
+def class_words(classes: Sequence[str], result: str) -> str:
+    """A class by its name, with which of the two it is; ``the positive class`` without a name."""
+    name = dict(zip(RESULTS, classes)).get(result, result)
+    return f"the {result} class" if name == result else f"{name} ({result})"

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.policies.registry import make_policy
 from agent.workflow.doubles import replay_kit
 from agent.workflow.explain import explain_case, uncertainty_bits
+from agent.workflow.rephrase import sendable
 from agent.workflow.state import AssessmentRecord, CaseState, Explanation
+from agent.workflow.steps import step_lines
 from envs.toy import toy_evidence
 
 OLD_VIEW = {
@@ -130,3 +134,18 @@ def test_what_would_have_changed_the_last_choice_is_told():
         "It would have been genomics->pathology with the grid now at 100 instead of 200 gCO2e/kWh."
     )
     assert told.changes[0].flips[0].becomes == "genomics->pathology"
+
+
+def test_classes_are_called_by_their_names():
+    named = replace(insight(), classes=("LUAD", "LUSC"))
+    told = explain_case(state(NEW_VIEW), MODALITIES, named)
+    assert told.lines[0].startswith("Probability of LUSC (positive) 0.800; 0.500 with clinical")
+    assert told.classes == ["LUAD", "LUSC"]
+    assert sendable(told)[0] == "Suggestion: LUSC (positive); a clinician decides."
+    assert sendable(told)[1] == told.lines[0]
+    step = {"kind": "explanation", "data": told.model_dump(mode="json")}
+    assert step_lines(step)[0].startswith("Suggests LUSC (positive): probability of LUSC (positive")
+    view = {"kind": "assessment", "data": {"probability": 0.25}}
+    assert step_lines(view, ("LUAD", "LUSC"))[0] == (
+        "Probability of LUSC (positive) 0.250, with clinical data alone."
+    )
