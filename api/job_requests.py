@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from api.schemas import RESEARCH_USE, Body, Out
 from api.when import When
@@ -18,6 +18,15 @@ PolicyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:>._-]{1,100}
 Words = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[ -~¡-ÿ]+$")]
 Figures = Annotated[str, StringConstraints(max_length=100, pattern=r"^[0-9.:eE+-]+$")]
 JOB_ID = "0f9d2c5e9b8e4c3a9d7e2f1a0b3c4d5e"
+
+
+def whole(value: object) -> object:
+    """A whole number as JSON knows it: 2.0 is one; true and "2" are none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("write a whole number")
+    return value
 
 
 class ComparisonRequest(Body):
@@ -38,10 +47,10 @@ class ComparisonRequest(Body):
     budget: float | None = Field(
         default=None, gt=0, le=1, description="Share of always processing everything."
     )
-    sessions: int = Field(
-        default=20, ge=2, le=200, strict=True, description="More take longer, and tell apart more."
+    sessions: Annotated[int, Field(ge=2, le=200), BeforeValidator(whole)] = Field(
+        default=20, description="More take longer, and tell apart more."
     )
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, strict=True)
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)] = 0
 
     @model_validator(mode="after")
     def _each_once(self) -> ComparisonRequest:

@@ -80,10 +80,16 @@ def _request(operation: dict[str, Any], known: Mapping[str, Any]) -> None:
             media["example"] = known["request"]
 
 
+STREAM = "text/event-stream"
+
+
 def _answers(operation: dict[str, Any], known: Mapping[str, Any]) -> None:
     """The example of an answer stands with every 2xx that has the answer's schema."""
     for status, response in operation["responses"].items():
         for kind, media in response.get("content", {}).items():
+            if kind == STREAM:
+                # OpenAPI 3.1 has no word for what each event of a stream is.
+                media.pop("schema", None)
             fits = kind == known.get("media_type", "application/json") and status[0] == "2"
             if fits and "response" in known and not {"example", "examples"} & set(media):
                 media["example"] = known["response"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -117,7 +118,8 @@ def problem_response(
         "title": kind.title,
         "status": status or kind.status,
         "detail": " ".join(detail.split()),
-        "instance": instance,
+        # A reference to a resource is an address: other characters are encoded in it.
+        "instance": quote(instance, safe="/:#%"),
     }
     if errors:
         body["errors"] = errors
@@ -197,14 +199,15 @@ def _allowed(request: Request) -> list[str]:
 
     Where a route is for this very address, those that would take it for a name do not count.
     """
-    routes = request.app.routes
-    own = [route for route in routes if getattr(route, "path", None) == request.url.path]
+    own = request.app.openapi()["paths"].get(request.url.path)
+    if own is not None:
+        return [method for method in METHODS if method.lower() in own]
     return [
         method
         for method in METHODS
         if any(
             route.matches({**request.scope, "method": method})[0] is Match.FULL
-            for route in own or routes
+            for route in request.app.routes
         )
     ]
 
