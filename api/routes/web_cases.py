@@ -35,6 +35,11 @@ DONE = {
     "wake": "The case was woken.",
 }
 CONFLICTS = ("stale", "already-decided", "not-awaiting-clinician", "second-reviewer-needed")
+CONFLICT_WORDS = {
+    "stale": "Somebody, or the agent, went on with the case after you had opened it.",
+    "already-decided": "A decision was recorded before yours.",
+    "not-awaiting-clinician": "The case does not wait for this any more.",
+}
 BY_FIELD = {
     "unavailable-transfer": "request_transfer-transfer",
     "unavailable-modality": "mark_unreliable-modality",
@@ -140,7 +145,7 @@ async def _refused(visited: Visit, case_id: str, filled: Filled, error: ProblemE
         case=case,
         filled=filled,
         title=error.kind.title,
-        detail=error.detail,
+        detail=CONFLICT_WORDS.get(error.kind.slug, error.detail),
         since=[step for step in case.steps if step.seq > filled.seq],
         action_words=words.action_word(filled.action),
     )

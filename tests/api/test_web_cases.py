@@ -318,7 +318,9 @@ def test_two_reviewers_sign_and_see_each_other(serve: Any, body: Any, people: Pe
 def test_a_deferred_case_shows_its_plan_and_wakes(serve: Any, body: Any, people: People) -> None:
     monitor = StillMonitor(g_per_kwh=300.0, ahead=(250.0, 50.0, 100.0))
     with serve(monitor=monitor, policy="tests-defer") as running:
-        running.app.state.server.kit.policies._make = lambda name: DeferFirst(running.app)
+        book = running.app.state.server.kit.policies
+        book._make = lambda name: DeferFirst(running.app)
+        book._loaded.clear()
         me = people(running, "reviewer")
         case_id = post(me, body, 6, reference="waits")
         until_status(me, case_id, "deferred")

@@ -169,6 +169,22 @@ def test_a_form_of_another_session_is_refused(browser: httpx.Client) -> None:
     assert own.status_code == 303
 
 
+def test_a_session_that_was_idle_too_long_leads_to_the_sign_in(
+    browser: httpx.Client, shared_server: Any
+) -> None:
+    sign_in(browser)
+    assert browser.get("/").status_code == 200
+    shared_server.clock.ahead = timedelta(minutes=31)
+    try:
+        assert browser.get("/").headers["location"] == "/login"
+        assert (
+            browser.get("/rows", params={"id": "x"}, headers={"X-Fragment": "1"}).status_code == 401
+        )
+    finally:
+        shared_server.clock.ahead = timedelta(0)
+    assert browser.get("/").status_code == 303  # it does not come back
+
+
 def test_without_a_session_everything_leads_to_the_sign_in(browser: httpx.Client) -> None:
     for path in ("/", "/cases/x", "/carbon", "/policies", "/about", "/changes", "/rows?id=x"):
         answer = browser.get(path)
