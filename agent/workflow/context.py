@@ -125,21 +125,21 @@ def planned_wait(
     state: CaseState,
     carbon: CarbonView,
     at: datetime,
-    work: Sequence[OpenTransfer],
+    work: Callable[[], Sequence[OpenTransfer]],
 ) -> Plan | None:
     """When the scheduler would look at the case again; None if waiting brings nothing.
 
     A case is deferred once at most, as in the environment, not if nothing that it could run has a
     pipeline ahead, and not once a clinician has looked at it.
     """
-    if not _may_wait(state):
+    if not _may_wait(state) or carbon.forecast_from is None:
         return None
     terms = WaitTerms(
         limit=at + timedelta(hours=slack_h(services, state, at)),
         g_per_auc=services.config.g_per_auc,
         visit_h=1.0 / services.config.slots_per_hour,
     )
-    return plan_wait(work, carbon, at, terms)
+    return plan_wait(work(), carbon, at, terms)
 
 
 def _work_ahead(
@@ -184,8 +184,9 @@ def situation(services: ReviewServices, state: CaseState, at: datetime) -> Situa
     set_idx = np.array([services.sets.index_of(state["transfers_run"])], dtype=np.int64)
     logit = np.array([view.logit], dtype=np.float32)
     gain = np.asarray(services.gain.predict(set_idx, logit), dtype=np.float64)[0]
-    work = _work_ahead(services, state, view.processed, gain)
-    plan = planned_wait(services, state, carbon, at, work)
+    plan = planned_wait(
+        services, state, carbon, at, lambda: _work_ahead(services, state, view.processed, gain)
+    )
     mask = _mask(services, state, energy * carbon.now.g_per_kwh, plan, at)
     values: dict[str, Any] = {
         **_case_values(services, state, view, at),
