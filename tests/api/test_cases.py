@@ -269,6 +269,8 @@ def _deferring(app: Any) -> Any:
     import numpy as np
 
     catalogue = app.state.server.kit.catalogue
+    # The configured policy may have been loaded at the start.
+    app.state.server.kit.policies._loaded.clear()
 
     class DeferFirst:
         name = "tests-defer-first"
