@@ -72,7 +72,7 @@ HIDDEN = "Mustermann"
         (observation("1", id="a/b"), "id"),
         (observation("1", effectiveDateTime="2026-02-30"), "effectiveDateTime"),
         (observation("1", effectiveDateTime=HIDDEN), "effectiveDateTime"),
-        (observation("1", code={"coding": [{"system": f"{HIDDEN} x", "code": "y"}]}),
+        (observation("1") | {"code": cc(f"{HIDDEN} x", "y")},
          "code.coding[0].system"),
         (observation("1", subject={"reference": f"https://elsewhere.example/{HIDDEN}"}), "subject"),
         (observation("1", subject={"display": HIDDEN}), "subject"),
