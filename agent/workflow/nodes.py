@@ -310,7 +310,8 @@ async def wait(services: ReviewServices, state: CaseState) -> WaitOutput:
     events = [_event(state, "wake", at, data)]
     urgency = max(before, float(woken.get("urgency", before)))
     if urgency > before:
-        raised = {"reviewer": data["by"], "before": before, "urgency": urgency}
+        raised = {"action": "raise_urgency", "reviewer": data["by"], "before": before}
+        raised |= {"urgency": urgency, "comment": ""}
         events.append(Event(seq=next_seq(state) + 1, kind="urgency", time=at, data=raised))
     waited = Waited.model_validate(state.get("waits", [])[-1] | {"woken_at": at, "by": data["by"]})
     answered = max(state.get("answered", 0), int(woken.get("round", -1)) + 1)
