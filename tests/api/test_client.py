@@ -264,6 +264,7 @@ def test_a_deferred_case_is_answered_as_such(serve: Any, body: Any, make: Any) -
         kit = running.app.state.server.kit
         policy = _DeferFirst(kit.catalogue.defer, kit.catalogue.finalise)
         kit.policies._make = lambda *_: policy
+        kit.policies._loaded.clear()  # one may have been loaded at the start
         case = client.review(body(6)["features"])
         assert case.status == "deferred"
         assert case.wake_at is not None
@@ -286,6 +287,23 @@ def test_a_full_queue_only_delays(serve: Any, body: Any) -> None:
             assert len(http.get("/v1/cases").json()["cases"]) == 5
             refused = http.get("/metrics").text
         assert "greenboard" in refused
+
+
+def test_a_stream_that_is_left_gives_its_connection_back(serve: Any, body: Any) -> None:
+    async def leave(url: str) -> tuple[int, int]:
+        async with AsyncClient(url, KEYS["reviewer"], retry=QUICK) as client:
+            await asyncio.gather(*(client.review(body(i)["features"]) for i in range(3)))
+            pool = client._http._transport._pool  # type: ignore[attr-defined]
+            return len(pool.connections), sum(not c.is_idle() for c in pool.connections)
+
+    with serve() as running:
+        _, busy = asyncio.run(leave(running.url))
+        assert busy == 0
+        with Client(running.url, KEYS["reviewer"], retry=QUICK) as client:
+            case = client.review(body(3)["features"])
+            assert next(client.events(case)).seq == 0
+            pool = client._http._transport._pool  # type: ignore[attr-defined]
+            assert all(connection.is_idle() for connection in pool.connections)
 
 
 @contextmanager
