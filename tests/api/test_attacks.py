@@ -309,3 +309,74 @@ def test_broken_http_ends_at_the_door(
     assert "MRN5550123" not in "".join(capfd.readouterr())
     with shared_server.client() as client:
         assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/v1/cases", '{"features":{"clinical":{"row":1}},"features":{"clinical":{"row":2}}}'),
+        ("/v1/cases", '{"features":{"clinical":{"row":1,"row":2}}}'),
+        ("/v1/cases/x/decision", '{"action":"accept","action":"send_back","comment":""}'),
+        ("/v1/cases/x/actions", '{"action":"retry","action":"raise_urgency"}'),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(
+    shared_client: httpx.Client, path: str, content: str
+) -> None:
+    before = count(shared_client)
+    problem(shared_client.post(path, content=content, headers=JSON), "malformed-request")
+    assert count(shared_client) == before
+
+
+@pytest.mark.parametrize("field", ["reference", "unit", "session"])
+@pytest.mark.parametrize("text", ["a\x00b", "\u202egnp.exe", "a\u2028b", "a\u200bb", "\x1b[31mred"])
+def test_names_hold_nothing_that_nobody_sees(
+    shared_client: httpx.Client, good: Any, field: str, text: str
+) -> None:
+    answer = shared_client.post("/v1/cases", json={**good, field: text})
+    assert field in problem(answer, "invalid-request")["detail"]
+
+
+OPEN = ("/healthz", "/readyz", "/openapi.json", "/cds-services", "/v1/fhir/metadata")
+"""What needs no key; CDS Hooks have tokens of their own."""
+
+
+def operations(shared_server: Any) -> list[tuple[str, str]]:
+    with shared_server.client(None) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    return [
+        (method.upper(), path.replace("{", "").replace("}", ""))
+        for path, methods in paths.items()
+        for method in methods
+        if not path.startswith(OPEN)
+    ]
+
+
+def test_every_address_takes_a_key_and_every_change_a_reviewer(shared_server: Any) -> None:
+    found = operations(shared_server)
+    assert len(found) > 20
+    with shared_server.client(None) as nobody, shared_server.client("viewer") as viewer:
+        for method, path in found:
+            unknown = nobody.request(method, path)
+            assert unknown.status_code == 401, f"{method} {path}: {unknown.text}"
+            if method != "GET":
+                refused = viewer.request(method, path, json={})
+                assert refused.status_code == 403, f"{method} {path}: {refused.text}"
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/etc/passwd", "..", "%2e%2e", "a/../../b", "\x00"])
+def test_no_path_leads_out_of_the_folders(shared_server: Any, name: str) -> None:
+    quoted = name.replace("/", "%2f").replace("\x00", "%00")
+    addresses = {
+        "/".join([*path.split("/")[:-1], quoted])
+        for method, path in operations(shared_server)
+        if method == "GET" and path.count("/") > 2
+    }
+    with shared_server.client("admin") as client:
+        for address in (*addresses, f"/static/{quoted}", f"/cases/{quoted}"):
+            answer = client.get(address)
+            assert answer.status_code < 500, f"{address}: {answer.text}"
+            assert "root:" not in answer.text
+            assert "import" not in answer.text.split()
+        activated = client.post("/v1/bundles/activate", json={"version": name})
+        assert 400 <= activated.status_code < 500, activated.text

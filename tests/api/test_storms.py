@@ -172,6 +172,26 @@ def test_a_crowd_of_watchers_hears_everything_and_is_let_go(
         assert case_id not in hub._bells, "a finished case is remembered for nobody"
 
 
+def test_watchers_are_bounded_and_their_places_come_back(serve: Any, body: Any, until: Any) -> None:
+    with serve(policy="never", watchers=10) as running, running.client() as client:
+        case_id = client.post("/v1/cases", json=body(0)).json()["id"]
+        until(client, case_id, "awaiting_clinician")
+        with sockets(running.url, 10, watching(case_id)) as watchers:
+            for watcher in watchers:
+                assert b" 200 " in watcher.recv(200)
+            refused = client.get(f"/v1/cases/{case_id}/events")
+            assert refused.status_code == 429
+            assert refused.json()["type"].removeprefix(URN) == "too-many-watchers"
+            assert int(refused.headers["retry-after"]) >= 1
+            # Who only wants what there is, and everybody else, is still served.
+            assert client.get(f"/v1/cases/{case_id}").status_code == 200
+        deadline = time.monotonic() + 10
+        while running.app.state.server.watchers.locked():
+            assert time.monotonic() < deadline, "the places of those who left are kept"
+            time.sleep(0.05)
+        assert "intake" in events(client, case_id)
+
+
 def test_a_server_stops_although_it_is_watched(serve: Any, body: Any, until: Any) -> None:
     with ExitStack() as open_streams:
         with serve(policy="never") as running, running.client() as client:
