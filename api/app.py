@@ -191,11 +191,11 @@ async def _start(
     past = await database.write(lambda c: _note_start(c, settings.bundle, kit, clock()))
     saver = await _open_checkpoints(stack, settings.state / "graph.sqlite")
 
-    budget = kit.budget
+    budget, monitor = kit.budget, kit.monitor
 
     def at_work(kit: ReviewKit, folder: Path) -> Loaded:
-        # All bundles spend from the same limits and the same day.
-        shared = replace(kit, limits=limits, budget=budget)
+        # All bundles spend from the same limits and day, and look at the same grid.
+        shared = replace(kit, limits=limits, budget=budget, monitor=monitor)
         # Some policies take a while to prepare: no case should have to wait for it.
         shared.policies.acting()
         inputs = CaseInputs(kit.student, database)
