@@ -129,27 +129,22 @@ def calls(count: int, known: int) -> tuple[Path, list[tuple[dict[str, str], dict
     return folder, made
 
 
-class Connection:
-    """One kept connection that sends prepared bytes.
+async def ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+) -> tuple[float, int]:
+    """Milliseconds to the whole answer to prepared bytes, and how many cards it has.
 
     A full HTTP client would cost more than the server, and its time would count as the server's.
     """
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take an open connection."""
-        self._reader, self._writer = reader, writer
-
-    async def ask(self, request: bytes) -> tuple[float, int]:
-        """Milliseconds to the whole answer, and how many cards it has."""
-        began_s = time.perf_counter()
-        self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-        body = await self._reader.readexactly(length)
-        took_ms = 1000 * (time.perf_counter() - began_s)
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise SystemExit(f"a call was answered {head[:40]!r}: {body[:200]!r}")
-        return took_ms, len(json.loads(body)["cards"])
+    began_s = time.perf_counter()
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+    body = await reader.readexactly(length)
+    took_ms = 1000 * (time.perf_counter() - began_s)
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"a call was answered {head[:40]!r}: {body[:200]!r}")
+    return took_ms, len(json.loads(body)["cards"])
 
 
 def prepared(url: str, headers: dict[str, str], body: dict[str, Any]) -> bytes:
@@ -174,11 +169,13 @@ async def storm(
 
     async def client() -> None:
         nonlocal cards
-        connection = Connection(*await asyncio.open_connection(host, int(port)))
+        reader, writer = await asyncio.open_connection(host, int(port))
         for request in waiting:
-            took_ms, found = await connection.ask(request)
+            took_ms, found = await ask(reader, writer, request)
             times_ms.append(took_ms)
             cards += found
+        writer.close()
+        await writer.wait_closed()
 
     await asyncio.gather(*(client() for _ in range(concurrent)))
     return times_ms[len(sent) // 20 :], cards

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
@@ -139,9 +140,11 @@ class AsyncClient:
             await asyncio.sleep(step.seconds)
             return None
         if isinstance(step, Rest):
-            async for event in self.events(step.case_id):
-                if step.is_over(event):
-                    break
+            # Closed at once: what is left open would hold its connection.
+            async with aclosing(self.events(step.case_id)) as events:
+                async for event in events:
+                    if step.is_over(event):
+                        break
             return None
         try:
             return await self._http.send(self._reach.request(self._http, step.call))
@@ -182,7 +185,7 @@ class AsyncClient:
 
     async def iter_cases(
         self, *, limit: int = 200, **filters: Unpack[calls.Filters]
-    ) -> AsyncIterator[CaseSummary]:
+    ) -> AsyncGenerator[CaseSummary, None]:
         """Every case of a list, asked for page by page."""
         page = None
         build = functools.partial(calls.page_of_cases, filters, limit)
@@ -190,7 +193,7 @@ class AsyncClient:
             for case in page.cases:
                 yield case
 
-    async def iter_jobs(self, *, limit: int = 200) -> AsyncIterator[JobView]:
+    async def iter_jobs(self, *, limit: int = 200) -> AsyncGenerator[JobView, None]:
         """Every job, newest first."""
         page = None
         build = functools.partial(operations.page_of_jobs, limit)
@@ -226,7 +229,7 @@ class AsyncClient:
 
     async def events(
         self, case: CaseRef, *, after: int | None = None, follow: bool = True
-    ) -> AsyncIterator[CaseEvent]:
+    ) -> AsyncGenerator[CaseEvent, None]:
         """A case's steps as they happen, without a gap or a double, over lost connections too.
 
         Ends when the case has ended.
@@ -241,14 +244,17 @@ class AsyncClient:
             request = self._reach.request(self._http, state.call())
             request.extensions["timeout"] = self._reach.stream_timeout().as_dict()
             try:
-                async for event in self._listen(state, request):
-                    yield event
+                async with aclosing(self._listen(state, request)) as heard:
+                    async for event in heard:
+                        yield event
             except httpx.TransportError as error:
                 state.lost(error)
             if not state.over:
                 await asyncio.sleep(state.pause_s)
 
-    async def _listen(self, state: Following, request: httpx.Request) -> AsyncIterator[CaseEvent]:
+    async def _listen(
+        self, state: Following, request: httpx.Request
+    ) -> AsyncGenerator[CaseEvent, None]:
         answer = await self._http.send(request, stream=True)
         try:
             if not answer.is_success:

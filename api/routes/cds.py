@@ -111,10 +111,12 @@ class _Visit:
     responses=documented(*COMMON, "prefetch-missing", "queue-full"),
 )
 async def patient_view(
+    *,
     server: Parts,
     caller: Caller,
     body: Hook,
     request: Request,
+    response: Response,
     afterwards: BackgroundTasks,
 ) -> Cards:
     """Answers from what is known: the graph is never run in a call.
@@ -130,6 +132,7 @@ async def patient_view(
         now=server.clock(),
         base=server.cds.base(str(request.base_url)),
     )
+    response.headers["Cache-Control"] = "no-store"
     # One transaction: the token is used up, the case is found, and its card is remembered.
     row = await server.database.write(lambda c: _look(c, visit), rebuildable=True)
     if row is None:

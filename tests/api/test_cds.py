@@ -44,7 +44,7 @@ def rows_of(state: Path, table: str) -> list[Any]:
 
 def card_for(client: httpx.Client, patient: str = PATIENT) -> dict[str, Any]:
     answer = client.post(SERVICE, json=hook(patient, FHIR))
-    assert answer.status_code == 200, answer.text
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store"), answer.text
     (card,) = answer.json()["cards"]
     return dict(card)
 

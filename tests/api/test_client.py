@@ -221,7 +221,7 @@ def test_fhir_bundles_go_in_and_out(shared_server: Any, make: Any) -> None:
         out = client.case_bundle(taken.case)
         assert (out["resourceType"], bool(out["entry"])) == ("Bundle", True)
         with pytest.raises(InvalidFhirError) as caught:
-            client.post_bundle({**bundle, "type": "transaction"})
+            client.post_bundle({**bundle, "type": "history"})
         assert caught.value.errors
 
 
@@ -264,6 +264,7 @@ def test_a_deferred_case_is_answered_as_such(serve: Any, body: Any, make: Any) -
         kit = running.app.state.server.kit
         policy = _DeferFirst(kit.catalogue.defer, kit.catalogue.finalise)
         kit.policies._make = lambda *_: policy
+        kit.policies._loaded.clear()
         kit.policies._loaded.clear()  # one may have been loaded at the start
         case = client.review(body(6)["features"])
         assert case.status == "deferred"
