@@ -10,7 +10,7 @@ from typing import Any
 from api.audit import AuditEntry
 from api.fhir.codes import AUDIT_TYPE, COMPLETION, OPERATION, PARTICIPANT, SOURCE_TYPE
 from api.fhir.ids import reference_to, resource_id
-from api.fhir.marks import BY_CLINICIAN, BY_MACHINE, coding, concept, meta
+from api.fhir.marks import BY_CLINICIAN, BY_MACHINE, coding, concept, meta, tags
 from api.fhir.people import CALLER, Cast
 from api.fhir.risk import REASON, sayable
 from api.schemas import CaseView
@@ -92,6 +92,7 @@ def audit_event(entry: AuditEntry, cast: Cast, risk: dict[str, Any]) -> dict[str
     return {
         "resourceType": "AuditEvent",
         "id": resource_id(cast.case, "audit", str(entry.seq)),
+        **tags(_synthetic(cast)),
         "type": coding(AUDIT_TYPE, "rest", "RESTful Operation"),
         "subtype": [coding(AUDIT_ACTION, entry.action)],
         "action": {CREATED: "C", EXPORTED: "R"}.get(entry.action, "U"),

@@ -144,7 +144,8 @@ def test_the_assessment_says_what_it_rests_on_and_what_it_cost() -> None:
 
 def test_what_is_synthetic_is_marked_so_everywhere() -> None:
     model = case().model.model_copy(update={"synthetic": True})
-    bundle = made(case("recorded", model=model, opinions=[opinion("accept")], result="positive"))
+    view = case("recorded", model=model, opinions=[opinion("accept")], result="positive")
+    bundle = made(view, entry(0, "case.created"))
     for part in [bundle, *(e["resource"] for e in bundle["entry"])]:
         codes = {tag["code"] for tag in part["meta"]["tag"]}
         assert {"synthetic", "HTEST", "research-use-only"} <= codes
