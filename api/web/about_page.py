@@ -36,7 +36,11 @@ async def build_about(server: Server) -> AboutPage:
     """Read the active bundle's figures, once a bundle."""
     loaded = server.kits.active
     key = ("about", loaded.version, str(loaded.folder))
-    return await asyncio.to_thread(server.web.memo.get, key, lambda: _about(loaded.folder))
+    known: AboutPage | None = server.web.memo.find(key)
+    if known is None:
+        known = await asyncio.to_thread(_about, loaded.folder)
+        server.web.memo.keep(key, known)
+    return known
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 from pydantic import ValidationError
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from agent.workflow.errors import WorkflowError
 from agent.workflow.shadow import compare_shadow
@@ -21,6 +21,7 @@ from api.problems import ProblemError
 from api.routes.jobs import job_view
 from api.schemas import PolicyOfCase
 from api.store import jobs as store
+from api.store.tables import cases
 from api.store.tables import shadow as shadow_table
 from api.views import policy_view
 from api.web.guard import Visit
@@ -28,7 +29,8 @@ from api.web.svg import Chart, Scale, drawing, tag, ticks
 from api.web.words import number, signed
 
 JOBS = 20
-MOST_SHADOW = 50_000
+MOST_SHADOW = 20_000
+"""Rows of the log that are compared here; a report of the job goes over all of them."""
 REPORT = "report.json"
 SIZE = (720, 310)
 PLOT_END, PLOT_BOTTOM, LABEL_GAP = 540.0, 262.0, 17.0
@@ -75,17 +77,29 @@ class PoliciesPage:
         return any(job.status not in store.OVER for job in self.jobs)
 
 
-def _read(connection: Connection) -> tuple[Sequence[Any], list[dict[str, Any]]]:
+def _read(connection: Connection) -> tuple[Sequence[Any], Hashable]:
+    """The newest jobs, and what tells one state of the silent policies' log from another."""
     rows, _ = store.list_jobs(connection, limit=JOBS)
-    query = select(shadow_table).limit(MOST_SHADOW)
-    return rows, [dict(row) for row in connection.execute(query).mappings()]
+    count = connection.execute(select(func.count()).select_from(shadow_table)).scalar_one()
+    return rows, ("shadow", count)
+
+
+def _read_log(connection: Connection) -> list[dict[str, Any]]:
+    """What silent policies would have done, of the newest cases."""
+    query = (
+        select(shadow_table)
+        .join_from(shadow_table, cases, shadow_table.c.case_id == cases.c.id)
+        .order_by(cases.c.created_at.desc(), cases.c.id, shadow_table.c.seq)
+        .limit(MOST_SHADOW)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 async def build_policies(visited: Visit) -> PoliciesPage:
     """Put the page together."""
     server = visited.server
     book = server.kit.policies
-    rows, log = await server.database.read(_read)
+    rows, log_state = await server.database.read(_read)
     jobs = [job_view(row) for row in rows]
     latest, row = _latest(jobs, rows)
     report = await _report(server, row) if row is not None else None
@@ -93,7 +107,7 @@ async def build_policies(visited: Visit) -> PoliciesPage:
         acting=policy_view(book),
         names=tuple(book.names),
         silent=tuple(server.settings.shadow),
-        shadow=await asyncio.to_thread(_shadow, server, log),
+        shadow=await _shadow(server, log_state),
         jobs=jobs,
         latest=latest if report else None,
         compared=comparison_chart(report) if report else None,
@@ -113,7 +127,16 @@ async def _report(server: Server, row: Any) -> dict[str, Any] | None:
     if path is None:
         return None
     key = ("comparison", row.id)
-    return await asyncio.to_thread(server.web.memo.get, key, lambda: json.loads(path.read_text()))
+    known: dict[str, Any] | None = server.web.memo.find(key)
+    if known is None:
+        known = await asyncio.to_thread(_read_json, path)
+        server.web.memo.keep(key, known)
+    return known
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def job_file(server: Server, row: Any, name: str) -> Path | None:
@@ -122,14 +145,21 @@ def job_file(server: Server, row: Any, name: str) -> Path | None:
     return server.jobs.path(row.id, listed[name]["path"]) if name in listed else None
 
 
-def _shadow(server: Server, log: Sequence[Mapping[str, Any]]) -> Shadow:
+async def _shadow(server: Server, state: Hashable) -> Shadow:
+    """The comparison of this state of the log; drawn up once."""
+    known: Shadow | None = server.web.memo.find(state)
+    if known is None:
+        log = await server.database.read(_read_log)
+        known = await asyncio.to_thread(_compared, log)
+        server.web.memo.keep(state, known)
+    return known
+
+
+def _compared(log: Sequence[Mapping[str, Any]]) -> Shadow:
     if not log:
         return Shadow()
     try:
-        report = server.web.memo.get(
-            ("shadow", len(log), log[-1]["case_id"], log[-1]["seq"]),
-            lambda: compare_shadow(log).to_json(),
-        )
+        report = compare_shadow(log).to_json()
     except WorkflowError as error:
         return Shadow(problem=str(error))
     return Shadow(pairs=report["pairs"], remarks=report["remarks"], steps=report["steps"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,22 +19,24 @@ KEEP = 256
 
 
 class Memo:
-    """Keeps the last results of dear pure functions."""
+    """Keeps the last results of what is dear to make; used on the event loop only."""
 
     def __init__(self, most: int = KEEP) -> None:
         """Remember nothing yet."""
         self._most = most
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What ``make`` gave for this key before, or gives now."""
+    def find(self, key: Hashable) -> Any:
+        """What is kept under this key; None if nothing is."""
         if key in self._kept:
             self._kept.move_to_end(key)
-            return self._kept[key]
-        made = self._kept[key] = make()
+        return self._kept.get(key)
+
+    def keep(self, key: Hashable, made: Any) -> None:
+        """Keep it, and let go of what was not asked for the longest."""
+        self._kept[key] = made
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
-        return made
 
 
 @dataclass(kw_only=True)
