@@ -48,15 +48,15 @@ def test_one_case_with_everything_that_its_record_holds(serve, body, decided) ->
 
 
 def test_many_cases_one_a_line_with_the_filters_of_the_list(serve, decided) -> None:
-    with serve() as running, running.client() as client:
-        ids = [decided(client, row, session=f"S{row % 2}", urgency=row / 100) for row in range(60)]
+    with serve(policy="never") as running, running.client() as client:
+        ids = [decided(client, row, session=f"S{row % 2}", urgency=row / 100) for row in range(32)]
         answer = client.get("/v1/cases/export.jsonl", params={"sort": "urgency"})
         assert answer.headers["content-type"] == "application/jsonl"
         lines = [CaseExport.model_validate_json(line) for line in answer.text.splitlines()]
         assert [line.case.id for line in lines] == ids[::-1]
         some = client.get("/v1/cases/export.jsonl", params={"session": "S1"}).text.splitlines()
         assert {json.loads(line)["case"]["session"] for line in some} == {"S1"}
-        assert len(some) == 30
+        assert len(some) == 16
         assert client.get("/v1/cases/export.jsonl", params={"status": "parked"}).text == ""
         assert client.get("/v1/cases/export.jsonl", params={"limit": 3}).status_code == 422
 
@@ -71,7 +71,8 @@ def test_features_leave_for_reviewers_only_and_the_log_knows(serve, decided) -> 
         store = running.settings.state / "cases.sqlite"
         with sqlite3.connect(store) as connection:
             rows = connection.execute("SELECT action, subject, detail FROM audit").fetchall()
-        assert ("case.exported", "cases", '{"filters": ["reference"]}') in rows
+        told = [json.loads(row[2]) for row in rows if row[:2] == ("case.exported", "cases")]
+        assert told == [{"filters": ["reference"]}]
         assert "4711" not in str(rows)
 
 
