@@ -82,16 +82,7 @@ def forecast_chart(
     line = [(x(h.time.timestamp()), y(h.g_per_kwh)) for h in hours]
     marks.append(path(line, class_="line-blue"))
     marks.append(tag("circle", cx=line[0][0], cy=line[0][1], r=5, class_="dot fill-blue"))
-    for at, name in wakes:
-        if first <= at <= last:
-            mark = x(at.timestamp())
-            marks.append(
-                tag("line", x1=mark, x2=mark, y1=TOP, y2=BOTTOM, class_="line-orange dash")
-            )
-            marks.append(
-                tag("path", Markup("<title>{}</title>").format(name),
-                    d=f"M{mark:.1f} {BOTTOM:.1f}l-5 9h10z", class_="fill-orange")
-            )  # fmt: skip
+    marks += _wakes(wakes, x)
     least = min(hours, key=lambda h: h.g_per_kwh)
     caption = "Carbon intensity now and ahead"
     describe = (
@@ -108,18 +99,33 @@ def forecast_chart(
         svg=drawing("chart-forecast", SIZE, caption, describe, marks),
         legend=tuple(legend),
         heads=("Hour", "gCO2e/kWh", "Interval", "Kind"),
-        table=tuple(
-            (
-                f"{h.time.astimezone(zone):%d %b %H:%M}",
-                number(h.g_per_kwh),
-                "unknown"
-                if h.low is None or h.high is None
-                else f"{number(h.low)} to {number(h.high)}",
-                h.kind,
-            )
-            for h in hours
-        ),
+        table=tuple(_hour_row(h, zone) for h in hours),
     )
+
+
+def _hour_row(hour: Hour, zone: ZoneInfo) -> tuple[str, ...]:
+    known = hour.low is not None and hour.high is not None
+    return (
+        f"{hour.time.astimezone(zone):%d %b %H:%M}",
+        number(hour.g_per_kwh),
+        f"{number(hour.low)} to {number(hour.high)}" if known else "unknown",
+        hour.kind,
+    )
+
+
+def _wakes(wakes: Sequence[tuple[datetime, str]], x: Scale) -> list[Markup]:
+    """A line and a mark at each hour at which a case wakes, as far as the chart goes."""
+    marks = []
+    for at, name in wakes:
+        if not x.low <= at.timestamp() <= x.high:
+            continue
+        mark = x(at.timestamp())
+        title = Markup("<title>{}</title>").format(name)
+        marks += [
+            tag("line", x1=mark, x2=mark, y1=TOP, y2=BOTTOM, class_="line-orange dash"),
+            tag("path", title, d=f"M{mark:.1f} {BOTTOM:.1f}l-5 9h10z", class_="fill-orange"),
+        ]
+    return marks
 
 
 def _band(hours: Sequence[Hour], x: Scale, y: Scale) -> list[Markup]:
