@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,20 @@ def list_bundles(folders: Iterable[Path]) -> list[Listed]:
 
 
 def read_listed(folder: Path) -> Listed:
-    """One bundle."""
+    """One bundle; read again only when its files have changed, since its figures are many."""
+    return _read(folder, tuple(_stamp(folder / name) for name in (MANIFEST, METRICS)))
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        facts = file.stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size
+
+
+@lru_cache(maxsize=MOST)
+def _read(folder: Path, _: object) -> Listed:
     try:
         manifest, metrics = read_json(folder / MANIFEST), read_json(folder / METRICS)
         full = metrics["full"]

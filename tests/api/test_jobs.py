@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -12,14 +13,16 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, insert
 
-from api import job_process
+from api import job_plans, job_process
 from api.job_plans import share_done
 from api.job_process import JobProcess, Step, read_step
+from api.job_requests import ComparisonRequest
 from api.store import jobs as store
 from api.store.tables import jobs, metadata
 from distill.bundle import EVIDENCE, NEEDED, seal
@@ -116,6 +119,36 @@ def test_an_account_of_what_was_reviewed(serve, body, until) -> None:
         assert [row["key"] for row in account["rows"]] == ["--help"]
         assert account["heat"]["source"] == "--page=/tmp/elsewhere"
         assert not Path("/tmp/elsewhere").exists()
+
+
+def test_the_shadows_of_nobody_are_a_report_too(serve) -> None:
+    with serve() as running, running.client() as client:
+        started = client.post("/v1/reports", json={"kind": "shadow"})
+        job = over(client, started.headers["Location"])
+        assert job["status"] == "done", job["failure"]
+        page, figures = (client.get(file["href"]) for file in job["files"])
+        assert figures.json()["steps"] == 0
+        assert "esearch use only" in page.text
+
+
+def test_words_of_a_comparison_are_names_and_links(tmp_path: Path) -> None:
+    policy, trace = tmp_path / "mine" / "ppo", tmp_path / "em_gb.csv.gz"
+    book = SimpleNamespace(configured="folder:ppo", names=("folder:ppo", "rule"))
+    active = SimpleNamespace(folder=tmp_path / "bundle", kit=SimpleNamespace(policies=book))
+    sources: Any = SimpleNamespace(
+        kits=SimpleNamespace(active=active),
+        settings=SimpleNamespace(policy=str(policy), trace=trace),
+    )
+    folder = tmp_path / "job"
+    folder.mkdir()
+    asked = ComparisonRequest(policies=["rule", "folder:ppo"], budget=0.2).model_dump(mode="json")
+    plan = asyncio.run(job_plans.comparison(sources, asked, folder))
+    assert "--policies=rule,./folder-ppo" in plan.words
+    assert {"--budget=0.2", "--trace=em_gb.csv.gz", "--bundle=bundle"} <= set(plan.words)
+    assert str(tmp_path) not in " ".join(plan.words)
+    assert {p.name: str(p.readlink()) for p in folder.iterdir()} == {
+        "bundle": str(tmp_path / "bundle"), "em_gb.csv.gz": str(trace), "folder-ppo": str(policy),
+    }  # fmt: skip
 
 
 def test_a_job_says_how_far_it_is_and_is_cancelled_with_its_process(serve, slow) -> None:
