@@ -9,7 +9,7 @@ from pydantic import Field
 
 from api.schemas import RESEARCH_USE, CaseView, Out
 
-FORMAT = "greenboard-case/1"
+FORMAT: Literal["greenboard-case/1"] = "greenboard-case/1"
 
 
 class AuditRow(Out):
