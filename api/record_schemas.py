@@ -81,7 +81,7 @@ class ShadowRow(Out):
 class CaseExport(Out):
     """Everything that the record holds."""
 
-    format: Literal["greenboard-case/1"] = FORMAT
+    format: Literal["greenboard-case/1"] = "greenboard-case/1"
     exported_at: datetime
     exported_by: str
     case: CaseView
