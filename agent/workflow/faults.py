@@ -10,7 +10,15 @@ from langgraph.errors import NodeError, NodeTimeoutError
 from langgraph.types import RetryPolicy
 
 from agent.workflow.errors import WorkflowError
-from agent.workflow.state import CaseState, Event, Failure, ParkOutput, next_seq
+from agent.workflow.outputs import (
+    ParkOutput,
+)
+from agent.workflow.state import (
+    CaseState,
+    Event,
+    Failure,
+    next_seq,
+)
 from carbon.errors import IntensityError
 
 PASSING = (IntensityError, OSError, TimeoutError, NodeTimeoutError)

@@ -30,7 +30,15 @@ from langgraph.types import Command
 from agent.workflow import nodes, people
 from agent.workflow.context import ReviewServices
 from agent.workflow.faults import NodeLimits, parker
-from agent.workflow.state import NOTHING_SPENT, OF_ONE_STEP, CaseState, NodeOutput, Spent
+from agent.workflow.outputs import (
+    NodeOutput,
+)
+from agent.workflow.state import (
+    NOTHING_SPENT,
+    OF_ONE_STEP,
+    CaseState,
+    Spent,
+)
 from agent.workflow.steps import told_after
 from envs.catalogue import DEFER, FINALISE
 

@@ -24,31 +24,33 @@ from agent.workflow.context import (
 from agent.workflow.errors import WorkflowError
 from agent.workflow.explain import explain_case
 from agent.workflow.limits import Ruling, under_limits
+from agent.workflow.outputs import (
+    AssessOutput,
+    DecideOutput,
+    DeferOutput,
+    ExplainOutput,
+    IntakeOutput,
+    RequestOutput,
+    SenseOutput,
+    TransferOutput,
+    WaitOutput,
+)
 from agent.workflow.people import needs_second
 from agent.workflow.requests import requested
 from agent.workflow.shadow import shadow_entries
 from agent.workflow.state import (
     SCORING,
     AssessmentRecord,
-    AssessOutput,
     CarbonView,
     CaseState,
     Charge,
     Choice,
-    DecideOutput,
-    DeferOutput,
     Event,
     EventKind,
-    ExplainOutput,
-    IntakeOutput,
     Option,
     Plan,
     Reading,
-    RequestOutput,
-    SenseOutput,
-    TransferOutput,
     Waited,
-    WaitOutput,
     next_seq,
 )
 from agent.workflow.told import AxisTried

@@ -25,6 +25,10 @@ from agent.workflow.actions import (
     SendBack,
 )
 from agent.workflow.context import ReviewServices
+from agent.workflow.outputs import (
+    PersonOutput,
+    RecordOutput,
+)
 from agent.workflow.state import (
     CaseState,
     Decision,
@@ -32,8 +36,6 @@ from agent.workflow.state import (
     EventKind,
     Opinion,
     Outcome,
-    PersonOutput,
-    RecordOutput,
     next_seq,
 )
 from distill.transfers import BASE_MODALITY

@@ -17,6 +17,7 @@ from agent.policies.registry import make_policy
 from agent.workflow import state as records
 from agent.workflow.doubles import StillMonitor, replay_kit, row_features
 from agent.workflow.graph import NODES, build_graph, memory_saver, sqlite_saver
+from agent.workflow.outputs import IntakeOutput
 from agent.workflow.run import RunResult, follow, thread
 from agent.workflow.state import new_case
 from distill.evidence import EvidenceTable
@@ -214,7 +215,7 @@ def test_deferral_stops_at_the_deadline_and_needs_a_cleaner_hour(
 
 def test_a_node_that_puts_out_something_else_is_refused() -> None:
     with pytest.raises(ValidationError):
-        records.IntakeOutput(
+        IntakeOutput(
             present=["clinical"], quality={}, transfers_run=[], policy="rule",
             policy_fallback=None, label=1,
         )  # type: ignore[call-arg]  # fmt: skip
