@@ -17,7 +17,7 @@ from api.problems import ProblemError
 from api.reviews import Asked, case_not_found
 from api.routes.rephrase import rephrase
 from api.web import words
-from api.web.case_page import CasePage, build_case, read_case
+from api.web.case_page import CasePage, build_case, read_case, with_live
 from api.web.forms import Filled, fill
 from api.web.guard import Form, Visit, Visitor
 from api.web.render import PageRoute, page_text
@@ -58,6 +58,7 @@ async def _case(visited: Visit, case_id: str) -> CasePage:
     stored = await visited.server.database.read(lambda connection: read_case(connection, case_id))
     if stored is None:
         raise case_not_found()
+    stored = with_live(stored, visited.server.hub.live(case_id))
     return await asyncio.to_thread(build_case, visited, stored)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
 from agent.workflow.kit import ReviewKit
 from api.admission import OPEN_IN
+from api.hub import Live
 from api.schemas import ModelOfCase
 from api.store import actions as actions_of
 from api.store import cases as store
@@ -46,6 +47,13 @@ def read_case(connection: Connection, case_id: str) -> Stored | None:
         actions=actions_of.of_case(connection, case_id),
         totals=ledger.totals(connection, by="stage", since=None, case_id=case_id),
     )
+
+
+def with_live(stored: Stored, live: Live | None) -> Stored:
+    """The steps of a run that has not come to rest are in memory alone: they belong to the page."""
+    last = stored.events[-1]["seq"] if stored.events else -1
+    newer = [step for step in live.steps if step["seq"] > last] if live is not None else []
+    return replace(stored, events=[*stored.events, *newer]) if newer else stored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,11 +98,13 @@ class TidalGrid(StillMonitor):
 
 @dataclass(frozen=True, kw_only=True)
 class FragileStudent(TableStudent):
-    """Fails while there is trouble."""
+    """Fails while there is trouble, and takes its time where it is told to."""
 
     trouble: list[str]
+    pauses_s: list[float]
 
     def assess(self, case: Any, transfers_run: Any) -> Any:
+        time.sleep(sum(self.pauses_s))
         if self.trouble:
             raise OSError(self.trouble[0])
         return super().assess(case, transfers_run)
@@ -117,6 +119,7 @@ class Board:
     clock: MovableClock = field(default_factory=MovableClock)
     port: int = 0
     trouble: list[str] = field(default_factory=list)
+    pauses_s: list[float] = field(default_factory=list)
     _running: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -138,7 +141,9 @@ class Board:
             made = replay_kit(
                 self.evidence, make_policy=make_policy, policy=settings.policy, monitor=monitor
             )
-            student = FragileStudent(evidence=self.evidence, trouble=self.trouble)
+            student = FragileStudent(
+                evidence=self.evidence, trouble=self.trouble, pauses_s=self.pauses_s
+            )
             return replace(made, student=student)
 
         app = create_app(self.settings, load=kit, clock=self.clock)
