@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
+from api.store.cases import CursorError
 from api.store.tables import jobs
 
 QUEUED = "queued"
@@ -44,6 +45,9 @@ def list_jobs(
         kind: of this kind only.
         limit: how many.
         after: id of the last job of the page before.
+
+    Raises:
+        CursorError: if there is no such job.
     """
     query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
     if status:
@@ -51,7 +55,10 @@ def list_jobs(
     if kind is not None:
         query = query.where(jobs.c.kind == kind)
     if after is not None:
-        at = select(jobs.c.created_at).where(jobs.c.id == after).scalar_subquery()
+        last = get_job(connection, after)
+        if last is None:
+            raise CursorError("No job has this cursor; use next_cursor as it came.")
+        at = last.created_at
         earlier_id = and_(jobs.c.created_at == at, jobs.c.id < after)
         query = query.where(or_(jobs.c.created_at < at, earlier_id))
     rows = connection.execute(query.limit(limit + 1)).all()

@@ -189,6 +189,7 @@ def test_the_queue_is_bounded_and_a_key_makes_one_job(serve, slow) -> None:
         rest = client.get("/v1/jobs", params={"cursor": page["next_cursor"]}).json()
         assert [job["status"] for job in (*page["jobs"], *rest["jobs"])] == ["queued", "running"]
         assert client.get("/v1/jobs", params={"kind": "shadow"}).json()["jobs"] == []
+        assert client.get("/v1/jobs", params={"cursor": "0" * 32}).status_code == 400
         with running.client("viewer") as viewer:
             assert viewer.get("/v1/jobs").status_code == 200
             assert viewer.post("/v1/reports", json=ACCOUNT).status_code == 403
