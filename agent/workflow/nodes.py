@@ -6,6 +6,7 @@ whoever runs the graph stores them, keyed so that a node run twice after a crash
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.policies.protocol import Policy
 from agent.workflow.changes import Standing, Tried
 from agent.workflow.context import (
     ReviewServices,
+    Situation,
     asked_of,
     situation,
     transfer_energy_kwh,
@@ -168,36 +170,18 @@ async def decide(services: ReviewServices, state: CaseState) -> DecideOutput:
     at = services.clock()
     seen = situation(services, state, at)
     policy = services.policies.acting(state["policy"]).policy
-    standing = Standing(
-        set_idx=services.sets.index_of(state["transfers_run"]),
-        day_budget_g_co2e=services.budget.g_co2e_per_day,
-        wait_h=seen.plan.wait_h if seen.plan else None,
-    )
-    asked: list[Tried] = []
-
-    def act(mask: Bool[np.ndarray, "1 actions"]) -> int:
-        asked.append(_chosen(services, policy, seen.observation, mask, standing))
-        return asked[-1].action
-
-    ruling = under_limits(services.limits, asked_of(services, state, seen, at), act)
+    ruling, axes = _ruled(services, state, seen, policy, at)
     by_limit = ruling.plan is not None
-    choice = Choice(
-        action=services.catalogue.names[ruling.action],
-        reason=(
-            policy.reason(seen.observation[0], ruling.action)
-            if ruling.plan is None
-            else ruling.plan.why
-        ),
-        policy=policy.name,
-    )
+    why = ruling.plan.why if ruling.plan else policy.reason(seen.observation[0], ruling.action)
+    action = services.catalogue.names[ruling.action]
+    choice = Choice(action=action, reason=why, policy=policy.name)
     _reserve(services, state, ruling.options[ruling.action], at)
-    plan = (ruling.plan or seen.plan) if choice.action == DEFER else None
     # what would have moved the policy says nothing of a wait that a limit ordered
-    changes = [] if by_limit else list(asked[-1].axes)
+    changes = [] if by_limit else list(axes)
     noted = {"limit_notes": [*state.get("limit_notes", []), *ruling.notes]} if ruling.notes else {}
     return DecideOutput(
         choice=choice,
-        plan=plan,
+        plan=(ruling.plan or seen.plan) if action == DEFER else None,
         changes=changes,
         **noted,
         events=[
@@ -214,6 +198,25 @@ async def decide(services: ReviewServices, state: CaseState) -> DecideOutput:
             by_limit=by_limit,
         ),
     )
+
+
+def _ruled(
+    services: ReviewServices, state: CaseState, seen: Situation, policy: Policy, at: datetime
+) -> tuple[Ruling, Sequence[AxisTried]]:
+    """The policy's choice under the limits, and what would have changed it."""
+    standing = Standing(
+        set_idx=services.sets.index_of(state["transfers_run"]),
+        day_budget_g_co2e=services.budget.g_co2e_per_day,
+        wait_h=seen.plan.wait_h if seen.plan else None,
+    )
+    asked: list[Tried] = []
+
+    def act(mask: Bool[np.ndarray, "1 actions"]) -> int:
+        asked.append(_chosen(services, policy, seen.observation, mask, standing))
+        return asked[-1].action
+
+    ruling = under_limits(services.limits, asked_of(services, state, seen, at), act)
+    return ruling, asked[-1].axes
 
 
 def _choice_data(
