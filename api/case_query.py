@@ -25,7 +25,7 @@ class CaseChoice(Body):
     unit: Exact | None = Field(default=None, description="Hospital unit, exactly.")
     session: Exact | None = Field(default=None, description="Board session, exactly.")
     q: Exact | None = Field(
-        default=None, description="Somewhere in reference, unit or session; letters' case is one."
+        default=None, description="Somewhere in reference, unit or session; A to Z as a to z."
     )
     min_urgency: float = Field(default=0.0, ge=0, le=1, description="At least.")
     above_uncertainty: float | None = Field(
