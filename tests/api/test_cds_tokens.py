@@ -410,3 +410,13 @@ def test_without_trust_nobody_is_let_in(serve) -> None:
         assert answer.status_code == 401
         assert "trusts no CDS client" in answer.json()["detail"]
         assert isinstance(answer, httpx.Response)
+
+
+def test_the_trust_file_of_the_readme_is_read(tmp_path: Path) -> None:
+    readme = Path(__file__).resolve().parents[2] / "api" / "cds" / "README.md"
+    block = readme.read_text().split("```toml\n")[1].split("```")[0]
+    path = tmp_path / "trust.toml"
+    path.write_text(block)
+    (issuer,) = read_trust(path)
+    assert issuer.start_cases
+    assert issuer.system == "https://ehr.example.org/fhir"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -112,6 +113,15 @@ def test_both_clients_are_the_same_to_their_users() -> None:
         ours = inspect.signature(method).parameters
         theirs = inspect.signature(awaiting[name]).parameters
         assert list(ours.values()) == list(theirs.values()), name
+
+
+def test_the_readme_names_what_there_is() -> None:
+    readme = Path(__file__).resolve().parents[2] / "api" / "client" / "README.md"
+    methods = re.search(r"- \*\*Cases.*?- \*\*Errors", readme.read_text(), re.DOTALL)
+    assert methods is not None
+    named = set(re.findall(r"`([a-z_]+)`", methods[0]))
+    assert len(named) > 30
+    assert named <= set(_public(Client))
 
 
 def test_options_and_filters_are_those_of_the_api() -> None:
