@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from math import comb
 
@@ -147,17 +148,24 @@ class EvidenceSets:
         Raises:
             TransferError: if a name is unknown or the set is beyond the depth limit.
         """
-        order = {t.name: i for i, t in enumerate(self.transfers)}
+        order = self._order
         unknown = [name for name in names if name not in order]
         if unknown:
             raise TransferError(
                 f"Unknown transfer {unknown[0]!r}; this catalogue has {', '.join(order)}."
             )
-        value = np.uint64(sum(1 << order[name] for name in set(names)))
-        hit = np.flatnonzero(self.bits == value)
-        if not hit.size:
+        hit = self._index.get(sum(1 << order[name] for name in set(names)))
+        if hit is None:
             raise TransferError(
                 f"{len(set(names))} transfers are more than one case may have in this catalogue "
                 f"({int(self.membership.sum(axis=1).max())})."
             )
-        return int(hit[0])
+        return hit
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        return {t.name: i for i, t in enumerate(self.transfers)}
+
+    @cached_property
+    def _index(self) -> dict[int, int]:
+        return {int(value): k for k, value in enumerate(self.bits)}
