@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-WIDTHS = (320, 768, 1280)
+WIDTHS = (320, 768)
 Show = Callable[[Any, dict[str, str]], None]
 
 
