@@ -83,7 +83,7 @@ TYPES: dict[str, ProblemType] = {
         _type("too-many-watchers", 429, "Too many event streams are open"),
         _type("queue-full", 429, "Too many cases are waiting"),
         _type("too-many-jobs", 429, "Too many jobs are waiting"),
-        _type("not-rephrased", 503, "There are no other words for this explanation"),
+        _type("not-rephrased", 409, "There are no other words for this explanation"),
         _type("internal-error", 500, "Something went wrong in the server"),
         _type("carbon-unavailable", 503, "The grid's carbon intensity is not known"),
         _type("not-ready", 503, "The server is not ready"),

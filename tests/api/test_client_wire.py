@@ -136,7 +136,7 @@ def test_without_patience_the_refusal_comes_through() -> None:
     with client, pytest.raises(QueueFullError):
         client.wake("c")
     words = {"type": TYPES["not-rephrased"].uri, "detail": "d"}
-    sent, transport = _answers(httpx.Response(503, json=words))
+    sent, transport = _answers(httpx.Response(409, json=words))
     with Client("http://server", transport=transport) as client, pytest.raises(NotRephrasedError):
         client.rephrase("c")
     assert len(sent) == 1

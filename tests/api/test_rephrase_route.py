@@ -56,7 +56,7 @@ def posted(client: Any, body: Any, until: Any) -> str:
 def test_without_a_model_the_explanation_stands(serve, body, until) -> None:
     with serve() as running, running.client() as client:
         answer = client.post(f"/v1/cases/{posted(client, body, until)}/rephrase")
-        assert answer.status_code == 503
+        assert answer.status_code == 409
         assert answer.json()["type"].endswith(":not-rephrased")
 
 
@@ -86,7 +86,7 @@ def test_a_number_that_the_explanation_lacks_is_refused(serve, body, until) -> N
         running.client() as client,
     ):
         answer = client.post(f"/v1/cases/{posted(client, body, until)}/rephrase")
-        assert answer.status_code == 503
+        assert answer.status_code == 409
         assert "0.123456" not in answer.json()["detail"]
 
 
