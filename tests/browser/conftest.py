@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
@@ -201,57 +200,6 @@ class Board:
         raise AssertionError(f"{case['status']} is none of {statuses} ({case['failure']})")
 
 
-class Wire:
-    """A cable between a browser and a board that can be cut and mended."""
-
-    def __init__(self, board: Board) -> None:
-        """Lay it to wherever the board listens at the time of each connection."""
-        self._board = board
-        self._ends: list[socket.socket] = []
-        self._cut = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """Break what is connected and refuse what comes."""
-        self._cut = True
-        for end in self._ends:
-            # The other thread still reads from it: this wakes that one up.
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def mend(self) -> None:
-        """Let connections through again."""
-        self._cut = False
-
-    def close(self) -> None:
-        self.cut()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._cut:
-                near.close()
-                continue
-            far = socket.create_connection(("127.0.0.1", self._board.port))
-            self._ends += [near, far]
-            threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
-            threading.Thread(target=self._carry, args=(far, near), daemon=True).start()
-
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture(scope="session")
 def evidence() -> EvidenceTable:
     return toy_evidence(n_patients=60, seed=3)
@@ -302,13 +250,6 @@ def shared_board(
         yield board
     finally:
         board.stop()
-
-
-@pytest.fixture
-def wire(board: Board) -> Iterator[Wire]:
-    laid = Wire(board)
-    yield laid
-    laid.close()
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +361,7 @@ def sit(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Ite
     seats: list[Seat] = []
 
     def make(
-        board: Board | Wire, person: str | None = None, *, path: str = "/", dark: bool = False,
+        board: Any, person: str | None = None, *, path: str = "/", dark: bool = False,
         width: int = 1280, height: int = 900, script: bool = True, **options: Any,
     ) -> Seat:  # fmt: skip
         context = browser.new_context(

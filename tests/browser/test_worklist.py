@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,6 +42,64 @@ def fill(board: Any, n: int = MANY) -> None:
     with engine.begin() as connection:
         connection.execute(insert(cases), rows)
     engine.dispose()
+
+
+class Wire:
+    """A cable between a browser and a board that can be cut and mended."""
+
+    def __init__(self, board: Any) -> None:
+        """Lay it to wherever the board listens at the time of each connection."""
+        self._board = board
+        self._ends: list[socket.socket] = []
+        self._cut = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break what is connected and refuse what comes."""
+        self._cut = True
+        for end in self._ends:
+            # The other thread still reads from it: this wakes that one up.
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._cut = False
+
+    def close(self) -> None:
+        self.cut()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._cut:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self._board.port))
+            self._ends += [near, far]
+            threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+            threading.Thread(target=self._carry, args=(far, near), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def wire(board: Any) -> Iterator[Wire]:
+    laid = Wire(board)
+    yield laid
+    laid.close()
 
 
 @pytest.fixture(scope="module")
