@@ -67,6 +67,8 @@ from api.worker import Limits, Workers
 from carbon.monitor import build_monitor
 from distill.cohort import read_cohort
 
+SELDOM = (20_000, 20, 20)
+"""How many objects come before a look for garbage; a review makes thousands that live briefly."""
 DESCRIPTION = """
 Case review for the molecular tumour board that spends carbon only where it changes the answer.
 **Research use only**: it recommends, a person signs.
@@ -130,7 +132,10 @@ def create_app(
             # What stands now stands until the end: looking through it for garbage, again and
             # again, took a twelfth of a busy server's time.
             gc.freeze()
+            often = gc.get_threshold()
+            gc.set_threshold(*SELDOM)
             yield
+            gc.set_threshold(*often)
             gc.unfreeze()
             app.state.server = None
 

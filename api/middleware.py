@@ -71,7 +71,7 @@ class Timing:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", UNMATCHED)
                 labels = (scope["method"], route, str(message["status"]))
-                self._metrics.requests.labels(*labels).observe(time.monotonic() - began_s)
+                self._metrics.request_of(*labels).observe(time.monotonic() - began_s)
             await send(message)
 
         await self._app(scope, receive, noted)

@@ -43,7 +43,9 @@ def columns(result: RunResult, row: Any) -> dict[str, Any]:
     if "outcome" in values:
         taken["result"] = values["outcome"]["result"]
     taken["failure"] = _failure(values) if taken["status"] == store.PARKED else None
-    return taken | _of_explanation(result, row)
+    taken |= _of_explanation(result, row)
+    # A run brings the whole state; what stands in the row already need not be written again.
+    return {k: v for k, v in taken.items() if k == "status" or getattr(row, k) != v}
 
 
 def _of_explanation(result: RunResult, row: Any) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def _anew(row: Any, past: Past) -> CaseState:
     if past.actions:
         state["answered"] = int(past.actions[-1]["round"]) + 1
     if past.last_step is not None:
-        state["events"] = [past.last_step]
+        state["next_event"] = int(past.last_step["seq"]) + 1
     return state
 
 

@@ -2,12 +2,11 @@
 
     python benchmarks/api_throughput.py --json runs/bench/api.json
 
-Both run on the same machine, one after the other and the bare graph again at the end: first the
-bare graph (as many steps as a review takes, each node passing a small state on), then a real
-server in a process of its own, with keys, audit log, ledger, idempotency, versions, explanations,
-a shadow policy, second review and drift on. A review is: post, run to the clinician's interrupt,
-decide, record. The student is replayed from a synthetic evidence table, so that the figure is
-about the workflow and not about a model.
+Both run on the same machine, by turns, for several rounds: the bare graph (as many steps as a
+review takes, each node passing a small state on), and a real server in a process of its own, with
+keys, audit log, ledger, idempotency, versions, explanations, a silent policy and drift on. A review
+is: post, run to the clinician's interrupt, decide, record. The student is replayed from a synthetic
+evidence table, so that the figure is about the workflow and not about a model.
 
 Three loads. *Saturated*: 20 clients, each posting its next case as soon as the last is recorded,
 once waiting by ``Prefer: wait`` and once following the case's event stream. *At work*: 20 clients
@@ -41,6 +40,7 @@ OTHER = "benchmark-key-2"
 CLIENTS = 20
 STEPS_BEFORE_INTERRUPT = 8
 """Of the bare graph: intake, sense, assess, decide, transfer, assess, decide, explain."""
+FRESH_S = 2.0
 AWAITED = b'"awaiting_clinician"'
 
 
@@ -176,10 +176,15 @@ class Wire:
         host, _, port = url.removeprefix("http://").partition(":")
         self._host, self._port = host, int(port)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._used_s = 0.0
 
     async def _send(
         self, method: str, path: str, headers: str, body: bytes
     ) -> tuple[int, dict[str, str], asyncio.StreamReader]:
+        if time.monotonic() - self._used_s > FRESH_S:
+            # The server may be about to hang up.
+            self.close()
+        self._used_s = time.monotonic()
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams
@@ -236,7 +241,13 @@ async def one_review(wire: Wire, body: dict[str, Any], key: str, *, stream: bool
 
 
 async def http_reviews(
-    url: str, reviews: int, clients: int, *, stream: bool = False, per_s: float | None = None
+    url: str,
+    reviews: int,
+    clients: int,
+    *,
+    stream: bool = False,
+    per_s: float | None = None,
+    part: int = -1,
 ) -> tuple[float, list[float]]:
     """Reviews a second and latencies at this many clients.
 
@@ -250,7 +261,7 @@ async def http_reviews(
     rows = np.flatnonzero(evidence.present.all(axis=1))
     rng = np.random.default_rng(reviews)
     waiting = iter(range(reviews))
-    name = f"{clients}-{stream}-{per_s or 0:.3f}-"
+    name = f"{part}-{clients}-{stream}-{per_s or 0:.3f}-"
     latencies: list[float] = []
 
     async def client() -> None:
@@ -285,31 +296,54 @@ def both(values: list[float], rng: np.random.Generator) -> dict[str, Any]:
     return {"p50": figure(values, 50, rng), "p95": figure(values, 95, rng)}
 
 
-def measure(reviews: int, load: float, seed: int) -> dict[str, Any]:
-    """Run everything once."""
+def interval(values: list[float], rng: np.random.Generator) -> dict[str, Any]:
+    """A mean over rounds with its bootstrap interval."""
+    data = np.array(values)
+    means = rng.choice(data, (2000, len(data))).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"value": float(data.mean()), "ci95": [float(low), float(high)], "n": len(data)}
+
+
+def saturated(url: str, folder: Path, reviews: int, rounds: int) -> dict[str, list[float]]:
+    """Bare graph and server by turns, so that a machine that slows down does so for both."""
+    found: dict[str, list[float]] = {name: [] for name in ("bare", "waiting", "streaming")}
+    for number in range(rounds):
+        place = folder / f"round-{number}"
+        place.mkdir()
+        found["bare"].append(asyncio.run(bare_reviews(place, reviews))[0])
+        for name in ("waiting", "streaming"):
+            rate, _ = asyncio.run(
+                http_reviews(url, reviews, CLIENTS, stream=name == "streaming", part=number)
+            )
+            found[name].append(rate)
+    return found
+
+
+def measure(reviews: int, rounds: int, load: float, seed: int) -> dict[str, Any]:
+    """Run everything."""
+    rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory(prefix="greenboard-bench-") as name:
         folder = Path(name)
-        before, ready_bare = asyncio.run(bare_reviews(folder, reviews))
         with running_server(folder) as (url, start_s):
-            asyncio.run(http_reviews(url, 10, 1))
-            rate, ready = asyncio.run(http_reviews(url, reviews, CLIENTS))
-            streamed, ready_streamed = asyncio.run(http_reviews(url, reviews, CLIENTS, stream=True))
-            _, ready_work = asyncio.run(http_reviews(url, reviews, CLIENTS, per_s=load * rate))
-            alone, ready_alone = asyncio.run(http_reviews(url, reviews // 5, 1, stream=True))
-        (folder / "bare.sqlite").unlink()
-        after, _ = asyncio.run(bare_reviews(folder, reviews))
-    bare, rng = (before + after) / 2, np.random.default_rng(seed)
+            asyncio.run(http_reviews(url, 20, 2))
+            rates = saturated(url, folder, reviews, rounds)
+            _, ready_bare = asyncio.run(bare_reviews(folder, reviews))
+            _, ready = asyncio.run(http_reviews(url, reviews, CLIENTS, part=rounds))
+            offered = load * float(np.mean(rates["waiting"]))
+            _, at_work = asyncio.run(http_reviews(url, 2 * reviews, CLIENTS, per_s=offered))
+            alone, ready_alone = asyncio.run(http_reviews(url, reviews // 3, 1, stream=True))
+    bare = np.array(rates["bare"])
+    share = {n: (np.array(rates[n]) / bare).tolist() for n in ("waiting", "streaming")}
     return {
         "what": "reviews through HTTP against a bare graph; replayed student, synthetic evidence",
         "cores": os.cpu_count(),
         "load_average_1min": os.getloadavg()[0],
-        "reviews": reviews,
+        "reviews_a_round": reviews,
         "clients": CLIENTS,
-        "bare": {"reviews_per_s": bare, "runs": [before, after], "ready_ms": both(ready_bare, rng)},
-        "saturated_waiting": {"reviews_per_s": rate, "ready_ms": both(ready, rng)},
-        "saturated_streaming": {"reviews_per_s": streamed, "ready_ms": both(ready_streamed, rng)},
-        "share_of_bare": {"waiting": rate / bare, "streaming": streamed / bare},
-        "at_work": {"offered_per_s": load * rate, "post_to_ready_ms": both(ready_work, rng)},
+        "reviews_per_s": {name: interval(found, rng) for name, found in rates.items()},
+        "share_of_bare": {name: interval(found, rng) for name, found in share.items()},
+        "saturated_ready_ms": {"bare": both(ready_bare, rng), "http": both(ready, rng)},
+        "at_work": {"offered_per_s": offered, "post_to_ready_ms": both(at_work, rng)},
         "one_client": {"reviews_per_s": alone, "post_to_ready_ms": both(ready_alone, rng)},
         "cold_start_s": start_s,
     }
@@ -318,7 +352,8 @@ def measure(reviews: int, load: float, seed: int) -> dict[str, Any]:
 def main() -> None:
     """Run both and print or write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--reviews", type=int, default=300)
+    parser.add_argument("--reviews", type=int, default=200, help="a round")
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--load", type=float, default=0.5, help="share of the saturated rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=None)
@@ -327,7 +362,7 @@ def main() -> None:
     if given.serve:
         toy_server(*given.serve)
         return
-    facts = measure(given.reviews, given.load, given.seed)
+    facts = measure(given.reviews, given.rounds, given.load, given.seed)
     print(json.dumps(facts, indent=1))
     if given.json:
         from api.cli.atomic import write_json

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import aiosqlite
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -38,6 +38,7 @@ from agent.workflow.state import (
     OF_ONE_STEP,
     CaseState,
     Spent,
+    next_seq,
 )
 from agent.workflow.steps import told_after
 from envs.catalogue import DEFER, FINALISE
@@ -63,8 +64,19 @@ NODES: tuple[str, ...] = tuple(NEXT)
 RESTS = ("wait", "clinician", "second", "parked")
 """Nodes that do nothing before somebody answers."""
 
+
+class Thread(TypedDict):
+    """The graph's one channel: a case's whole state, as its last step left it.
+
+    LangGraph keeps a version, a row and a write for every channel that a step touches; thirty of
+    them cost a third of a review, and nothing here is ever written by two nodes at once.
+    """
+
+    review: CaseState
+
+
 Node = Callable[[ReviewServices, CaseState], Awaitable[NodeOutput]]
-Step = Callable[[CaseState], Awaitable[Command[Any]]]
+Step = Callable[[Thread], Awaitable[Command[Any]]]
 CaseGraph = CompiledStateGraph[Any, Any, Any, Any]
 
 
@@ -89,7 +101,8 @@ def _bind(name: str, node: Node, services: ReviewServices, timeout_s: float) -> 
     keeps its own time, because LangGraph's timeout takes two more tasks a step.
     """
 
-    async def run(state: CaseState) -> Command[Any]:
+    async def run(thread: Thread) -> Command[Any]:
+        state = thread["review"]
         try:
             async with asyncio.timeout(timeout_s) as limit:
                 output = await node(services, state)
@@ -97,41 +110,34 @@ def _bind(name: str, node: Node, services: ReviewServices, timeout_s: float) -> 
             if not limit.expired():
                 raise
             raise NodeTimeoutError(name, timeout_s, kind="run", run_timeout=timeout_s) from None
-        update = _update(state, output)
-        return Command(update=update, goto=_after(name, {**state, **update}))
+        after = _updated(state, output)
+        return Command(update={"review": after}, goto=_after(name, after))
 
     return run
 
 
-def _update(state: CaseState, output: NodeOutput) -> dict[str, Any]:
-    """What a node changes, as plain JSON, with the running totals after it.
-
-    A channel costs a row and a version at each step that writes it, so what stays as it was is
-    left out.
-    """
-    update = output.model_dump(mode="json", exclude_unset=True)
-    told = told_after(update.get("events", ()))
+def _updated(state: CaseState, output: NodeOutput) -> dict[str, Any]:
+    """The state after a node, as plain JSON: what it put out, and the running totals."""
+    after: dict[str, Any] = {k: v for k, v in state.items() if k not in OF_ONE_STEP}
+    after |= output.model_dump(mode="json", exclude_unset=True)
+    after["next_event"] = next_seq(state) + len(output.events)
+    told = told_after(after.get("events", ()))
     if told:
-        update["told"] = [*state.get("told", []), *told]
+        after["told"] = [*state.get("told", []), *told]
     if output.charges:
         spent = Spent.model_validate(state.get("spent", NOTHING_SPENT))
         for charge in output.charges:
             spent = spent.plus(charge)
-        update["spent"] = spent.model_dump(mode="json")
-    return {name: value for name, value in update.items() if _is_new(state, name, value)}
-
-
-def _is_new(state: Mapping[str, Any], name: str, value: Any) -> bool:
-    if name in OF_ONE_STEP:
-        return bool(value)
-    return bool(state.get(name) != value)
+        after["spent"] = spent.model_dump(mode="json")
+    return after
 
 
 def _park(services: ReviewServices) -> Callable[..., Awaitable[Command[Any]]]:
     park = parker(services.clock)
 
-    async def on_error(state: CaseState, error: NodeError) -> Command[Any]:
-        return Command(update=_update(state, await park(state, error)), goto="parked")
+    async def on_error(thread: Thread, error: NodeError) -> Command[Any]:
+        state = thread["review"]
+        return Command(update={"review": _updated(state, await park(state, error))}, goto="parked")
 
     return on_error
 
@@ -149,7 +155,7 @@ def build_graph(
         limits: how often and how long a node is tried; the defaults of :class:`NodeLimits`.
     """
     limits = limits or NodeLimits()
-    graph = StateGraph(CaseState)
+    graph = StateGraph(Thread)
     graph.set_node_defaults(retry_policy=limits.retry_policy(), error_handler=_park(services))
     for name, then in NEXT.items():
         work = getattr(people if hasattr(people, name) else nodes, name)

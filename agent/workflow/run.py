@@ -21,7 +21,7 @@ class RunResult:
     """What a run brought; absorbed step by step.
 
     Attributes:
-        values: the latest value of each channel that was written.
+        values: the state as the last step left it, without what belongs to one step.
         events: steps, in order.
         charges: energy spent.
         shadow: what silent policies would have done.
@@ -70,14 +70,15 @@ async def follow(
     """
     result = result or RunResult()
     result.waits_for, result.ended = None, False
+    first = {"review": entry} if isinstance(entry, dict) else entry
     async for update in graph.astream(
-        entry, thread(case_id), stream_mode="updates", durability="sync"
+        first, thread(case_id), stream_mode="updates", durability="sync"
     ):
         for node, output in update.items():
             if node == "__interrupt__":
                 result.waits_for = output[0].value["kind"]
             elif node != CACHED:
-                fresh = result.absorb(output or {})
+                fresh = result.absorb((output or {}).get("review", {}))
                 if on_steps is not None:
                     on_steps(fresh)
     result.ended = result.waits_for is None
@@ -97,18 +98,18 @@ async def recover(graph: CaseGraph, case_id: str) -> RunResult:
     events: dict[int, dict[str, Any]] = {}
     charges: dict[str, dict[str, Any]] = {}
     shadow: dict[tuple[int, str], dict[str, Any]] = {}
-    for values in (snapshot.values for snapshot in reversed(snapshots)):
+    for values in (snapshot.values.get("review", {}) for snapshot in reversed(snapshots)):
         events.update((event["seq"], event) for event in values.get("events", ()))
         charges.update((charge["stage"], charge) for charge in values.get("charges", ()))
         shadow.update(((s["seq"], s["policy"]), s) for s in values.get("shadow", ()))
     latest = snapshots[0]
     result.absorb({
-        **latest.values,
+        **latest.values.get("review", {}),
         "events": [event for _, event in sorted(events.items())],
         "charges": list(charges.values()),
         "shadow": list(shadow.values()),
     })  # fmt: skip
-    result.ended = bool(latest.values) and not latest.next
+    result.ended = bool(result.values) and not latest.next
     if latest.interrupts:
         result.waits_for = latest.interrupts[0].value["kind"]
     return result

@@ -7,7 +7,7 @@ patient are not part of the state: the nodes ask for them, so that no checkpoint
 leak one.
 
 A checkpoint is written at every step, so the state stays small: ``events``, ``charges`` and
-``shadow`` hold only what the last step added (:func:`next_seq` counts on from there), and what the
+``shadow`` hold only what the last step added (``next_event`` counts the events), and what the
 explanation needs of earlier steps is kept in ``spent`` and ``waits``. Whoever runs the graph keeps
 the rest; after a crash :func:`agent.workflow.run.recover` reads it from the checkpoints.
 """
@@ -337,6 +337,7 @@ class CaseState(TypedDict, total=False):
     asked: dict[str, Any] | None
     opinions: list[dict[str, Any]]
     failure: dict[str, Any] | None
+    next_event: int
     spent: dict[str, Any]
     waits: list[dict[str, Any]]
     told: list[str]
@@ -372,6 +373,5 @@ def new_case(
 
 
 def next_seq(state: CaseState) -> int:
-    """The number of the step that comes next: the last step's entries are still in the state."""
-    events = state.get("events")
-    return int(events[-1]["seq"]) + 1 if events else 0
+    """The number of the event that comes next."""
+    return state.get("next_event", 0)
