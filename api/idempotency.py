@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, bindparam, insert, select
 
 from api.auth import Principal
@@ -33,7 +33,8 @@ class Once:
     @classmethod
     def of(cls, caller: Principal, key: str | None, operation: str, body: Any) -> Once:
         """Bind a key to what was asked, which is kept as a sum only."""
-        digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
         return cls(caller=caller, key=key, operation=operation, digest=digest)
 
     def begin(self, connection: Connection, *, resource: str, now: datetime) -> str | None:
