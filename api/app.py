@@ -129,14 +129,15 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             app.state.server = await _start(stack, chosen, metrics, load, clock)
-            # What stands now stands until the end: looking through it for garbage, again and
-            # again, took a twelfth of a busy server's time.
+            # What stands now stands until the end: no collection has to look through it again.
             gc.freeze()
             often = gc.get_threshold()
             gc.set_threshold(*SELDOM)
-            yield
-            gc.set_threshold(*often)
-            gc.unfreeze()
+            try:
+                yield
+            finally:
+                gc.set_threshold(*often)
+                gc.unfreeze()
             app.state.server = None
 
     app = FastAPI(

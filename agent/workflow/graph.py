@@ -68,8 +68,8 @@ RESTS = ("wait", "clinician", "second", "parked")
 class Thread(TypedDict):
     """The graph's one channel: a case's whole state, as its last step left it.
 
-    LangGraph keeps a version, a row and a write for every channel that a step touches; thirty of
-    them cost a third of a review, and nothing here is ever written by two nodes at once.
+    LangGraph keeps a version, a row and a write for every channel that a step touches; with thirty
+    of them that adds up, and nothing here is ever written by two nodes at once.
     """
 
     review: CaseState
